@@ -1,0 +1,60 @@
+"""The errors a user can meet. No traceback is shown for a FinesweepError.
+
+FinesweepError
+├── SpecError        a study or sweep file is wrong; carries every fault of it
+├── SweepNameError   the database already holds a sweep of that name, or holds none
+├── SweepHeldError   another live process drives the sweep
+├── ResultsError     the results database cannot be opened, read or written
+├── DataError        the data set cannot be read or does not fit the task
+├── ModelError       the model cannot be found or loaded
+├── ResourcesError   the devices or the cluster asked for are not there
+└── ExportError      the configuration cannot be exported as asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finesweep.spec.faults import Fault
+
+
+class FinesweepError(Exception):
+    """Say what is wrong, where, and the way out."""
+
+
+class SpecError(FinesweepError):
+    """Carry all faults of a study and sweep file together."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class SweepNameError(FinesweepError):
+    pass
+
+
+class SweepHeldError(FinesweepError):
+    pass
+
+
+class ResultsError(FinesweepError):
+    pass
+
+
+class DataError(FinesweepError):
+    pass
+
+
+class ModelError(FinesweepError):
+    pass
+
+
+class ResourcesError(FinesweepError):
+    pass
+
+
+class ExportError(FinesweepError):
+    pass

@@ -1,0 +1,110 @@
+"""A study: what is searched and how a trial is judged. Reusable between sweeps. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finesweep.spec.parameters import Model, Parameter
+
+MetricDirection = Literal["maximize", "minimize"]
+CompareAt = Literal["examples", "progress"]
+
+
+class Objective(Model):
+    """The metric a trial is judged by, at its best or its last report."""
+
+    metric: str = Field(min_length=1)
+    direction: MetricDirection
+    value: Literal["best", "last"] = "best"
+
+
+class SamplerSpec(Model):
+    """Who proposes configurations. `startup_trials` are random (tpe, gp, cmaes) before the model is asked."""
+
+    type: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"] = "tpe"
+    seed: int = Field(default=0, ge=0)
+    startup_trials: int = Field(default=10, ge=0)
+
+
+class NoPruner(Model):
+    type: Literal["none"]
+    compare_at: CompareAt = "examples"
+
+
+class AshaPruner(Model):
+    """Asynchronous successive halving (Li et al. 2020): of the trials at a rung, one in `reduction_factor` goes on."""
+
+    type: Literal["asha"]
+    first_rung: int | None = Field(default=None, gt=0)  # a step of the grid; None: the first
+    reduction_factor: int = Field(default=3, ge=2)  # Hyperband, Li et al. 2018, section 3
+    compare_at: CompareAt = "examples"
+
+
+class HyperbandPruner(Model):
+    """Several asha brackets that differ in how early they begin to stop trials (Li et al. 2018)."""
+
+    type: Literal["hyperband"]
+    first_rung: int | None = Field(default=None, gt=0)
+    reduction_factor: int = Field(default=3, ge=2)
+    compare_at: CompareAt = "examples"
+
+
+class MedianPruner(Model):
+    """Stop a trial whose best report is worse than the median of the others at the same step."""
+
+    type: Literal["median"]
+    startup_trials: int = Field(default=5, ge=0)
+    warmup: int = Field(default=0, ge=0)  # steps before which nothing is stopped
+    compare_at: CompareAt = "examples"
+
+
+class PercentilePruner(Model):
+    """Keep the best `percentile` percent of trials at each step."""
+
+    type: Literal["percentile"]
+    percentile: float = Field(default=25.0, gt=0, lt=100)
+    startup_trials: int = Field(default=5, ge=0)
+    warmup: int = Field(default=0, ge=0)
+    compare_at: CompareAt = "examples"
+
+
+class ThresholdPruner(Model):
+    """Stop a trial whose metric leaves [lower, upper]."""
+
+    type: Literal["threshold"]
+    lower: float | None = None
+    upper: float | None = None
+    warmup: int = Field(default=0, ge=0)
+    compare_at: CompareAt = "examples"
+
+
+class PatientPruner(Model):
+    """Stop a trial that has not improved by `min_delta` over `patience` reports; with `then`, only if that agrees."""
+
+    type: Literal["patient"]
+    patience: int = Field(default=3, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+    then: (
+        Annotated[
+            AshaPruner | HyperbandPruner | MedianPruner | PercentilePruner | ThresholdPruner,
+            Field(discriminator="type"),
+        ]
+        | None
+    ) = None
+    compare_at: CompareAt = "examples"
+
+
+PrunerSpec = Annotated[
+    NoPruner | AshaPruner | HyperbandPruner | MedianPruner | PercentilePruner | ThresholdPruner | PatientPruner,
+    Field(discriminator="type"),
+]
+
+
+class StudySpec(Model):
+    objective: Objective
+    sampler: SamplerSpec = SamplerSpec()
+    pruner: PrunerSpec = NoPruner(type="none")
+    parameters: Mapping[str, Parameter] = Field(min_length=1)

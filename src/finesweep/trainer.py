@@ -1,0 +1,34 @@
+"""The seam between scheduling and training: a trainer knows neither Optuna nor Ray, a backend knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from finesweep.events import AttemptResult, Decision, Report, TrialSpec
+
+
+class Reporter(Protocol):
+    """How a trainer speaks to the sweep. Given by the backend, one per attempt."""
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Tell facts worth keeping: counts, effective settings, device. JSON values; later calls add to earlier."""
+
+    def report(self, report: Report) -> Decision:
+        """Tell the metrics at a step and wait for the decision. After STOP or PAUSE, clean up and return."""
+
+    def poll(self) -> Decision:
+        """Answer at once, between reports; cheap enough to be called at every optimizer step."""
+
+
+class Trainer(Protocol):
+    """Runs attempts, one after another, in one worker process. Whatever it keeps between them is its own affair."""
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        """Train one attempt. Exceptions are caught by the backend and make the attempt FAILED."""
+
+
+class TrainerFactory(Protocol):
+    """A picklable recipe for a trainer: called once in each worker, where heavy imports may happen."""
+
+    def __call__(self) -> Trainer: ...
