@@ -1,0 +1,233 @@
+"""The only writer of our tables: sweeps, their leases, and every event of their trials, each durable when it returns.
+
+Durable is: it survives the death of any process. Takes a URL and a clock; knows nothing of who makes the events.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy as sa
+
+from finesweep.errors import ResultsError, SweepHeldError, SweepNameError
+from finesweep.events import Event, Grid, Listener, SweepHistory
+from finesweep.results import lease
+from finesweep.results.database import translated, writing_engine
+from finesweep.results.history import read_history
+from finesweep.results.lease import Holder
+from finesweep.results.names import unknown_sweep
+from finesweep.results.recording import record
+from finesweep.results.schema import SweepState, create_tables, sweeps
+from finesweep.spec.sweep import SweepSpec
+
+Clock = Callable[[], float]  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a driver looks at now and then: others may have changed it."""
+
+    state: SweepState
+    budget_trials: int
+    seconds_used: float
+    stop_requested: bool
+
+
+def open_writer(url: str, *, clock: Clock = time.time) -> ResultsWriter:
+    """Open the results database to write, creating what is missing. Raises ResultsError."""
+    with translated(url):
+        engine = writing_engine(url)
+        try:
+            with engine.begin() as connection:
+                create_tables(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+    return ResultsWriter(url, engine, clock)
+
+
+class ResultsWriter:
+    """Every method is one short transaction. May be used from several threads; one at a time has the connection."""
+
+    def __init__(self, url: str, engine: sa.Engine, clock: Clock) -> None:
+        self._url = url
+        self._engine = engine
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._epochs: dict[str, int] = {}  # of the sweeps acquired here
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Leases are released by `release`, not by this."""
+        self._engine.dispose()
+
+    # --- sweeps -------------------------------------------------------------------------------------------------
+
+    def create_sweep(self, spec: SweepSpec, *, grid: Grid, provenance: Mapping[str, Any]) -> None:
+        """Store a resolved sweep. Raises SweepNameError if the name is taken."""
+        with self._transaction() as connection:
+            taken = connection.execute(sa.select(sweeps.c.id).where(sweeps.c.name == spec.name)).first()
+            if taken is not None:
+                raise SweepNameError(
+                    f"name: sweep {spec.name!r} is already in {self._engine.url}. "
+                    "Go on with it (finesweep resume, finesweep extend), or give this one another --name."
+                )
+            connection.execute(
+                sa.insert(sweeps).values(
+                    name=spec.name,
+                    spec=spec.model_dump(mode="json"),
+                    provenance=provenance,
+                    grid=asdict(grid),
+                    state=SweepState.NEW,
+                    created_at=self._clock(),
+                    budget_trials=spec.budget.trials,
+                    seconds_used=0.0,
+                    study_attributes={},
+                    epoch=0,
+                )
+            )
+
+    def extend(self, name: str, trials: int) -> None:
+        """Set the total of trials, which may only grow. Raises ResultsError if it would not."""
+        with self._sweep(name) as (connection, row):
+            if trials <= row.budget_trials:
+                raise ResultsError(
+                    f"budget.trials: {trials} must be above the {row.budget_trials} that sweep {name!r} already has; "
+                    "it is the total, not an addition."
+                )
+            state = SweepState.INTERRUPTED if row.state == SweepState.FINISHED else row.state
+            budget = {**row.spec["budget"], "trials": trials}
+            _update(connection, row, budget_trials=trials, spec={**row.spec, "budget": budget}, state=state)
+
+    def set_state(self, name: str, state: SweepState) -> None:
+        """Say where the sweep stands."""
+        with self._held_sweep(name) as (connection, row):
+            _update(connection, row, state=state)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Charge running time to the sweep's budget of hours."""
+        with self._held_sweep(name) as (connection, row):
+            _update(connection, row, seconds_used=row.seconds_used + seconds)
+
+    def standing(self, name: str) -> Standing:
+        """Read what others may change while a driver runs."""
+        with self._sweep(name) as (_, row):
+            return Standing(
+                SweepState(row.state), row.budget_trials, row.seconds_used, row.stop_requested_at is not None
+            )
+
+    def request_stop(self, name: str) -> None:
+        """Ask whoever drives the sweep to stop. The request ends when the sweep is next acquired."""
+        with self._sweep(name) as (connection, row):
+            _update(connection, row, stop_requested_at=self._clock())
+
+    def stop_requested(self, name: str) -> bool:
+        """Tell whether the sweep was asked to stop since it was acquired."""
+        return self.standing(name).stop_requested
+
+    def delete(self, name: str) -> None:
+        """Remove a sweep and all of its trials from our tables. Raises SweepHeldError while it is driven."""
+        with self._sweep(name) as (connection, row):
+            if self._epochs.get(name) != row.epoch:
+                lease.refuse_if_held(row, now_s=self._clock())
+            connection.execute(sa.delete(sweeps).where(sweeps.c.id == row.id))
+        self._epochs.pop(name, None)
+
+    def history(self, name: str) -> SweepHistory:
+        """Read all that a broker needs to go on with the sweep."""
+        with self._sweep(name) as (connection, row):
+            return read_history(connection, row.id)
+
+    # --- the lease ----------------------------------------------------------------------------------------------
+
+    def acquire(self, name: str, holder: Holder) -> None:
+        """Take the sweep for this writer, over from a dead holder if need be. Raises SweepHeldError."""
+        with self._sweep(name) as (connection, row):
+            epoch = lease.acquire(connection, row, holder, now_s=self._clock())
+        self._epochs[name] = epoch
+
+    def renew(self, name: str) -> None:
+        """Keep the lease for another `lease.LEASE_S`. Raises SweepHeldError if somebody else has the sweep."""
+        with self._held_sweep(name) as (connection, row):
+            _update(connection, row, expires_at=self._clock() + lease.LEASE_S)
+
+    def release(self, name: str) -> None:
+        """Give the lease back, if it is still this writer's."""
+        epoch = self._epochs.pop(name, None)
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(sweeps)
+                .where(sweeps.c.name == name, sweeps.c.epoch == epoch)
+                .values(holder_host=None, holder_pid=None, holder_started=None, held_since=None, expires_at=None)
+            )
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def listener(self, name: str) -> Listener:
+        """Give what stores events: those handed over together are stored together or not at all.
+
+        It raises SweepHeldError once another driver has acquired the sweep, and is to be asked for after `acquire`.
+        """
+        with self._sweep(name) as (_, row):
+            sweep_id, epoch = row.id, self._epochs.get(name, row.epoch)
+        columns = (sweeps.c.epoch, sweeps.c.holder_host, sweeps.c.holder_pid)
+        holder = sa.select(*columns).where(sweeps.c.id == sweep_id).with_for_update()
+
+        def listen(events: Sequence[Event]) -> None:
+            with self._transaction() as connection:
+                _refuse_if_replaced(connection.execute(holder).first(), name, epoch)
+                for event in events:
+                    record(connection, sweep_id, event, now_s=self._clock())
+
+        return listen
+
+    # --- transactions -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with self._lock, translated(self._url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _sweep(self, name: str) -> Iterator[tuple[sa.Connection, sa.Row[Any]]]:
+        """Begin a transaction that has the sweep's row to itself."""
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name).with_for_update()).first()
+            if row is None:
+                raise unknown_sweep(connection, name)
+            yield connection, row
+
+    @contextmanager
+    def _held_sweep(self, name: str) -> Iterator[tuple[sa.Connection, sa.Row[Any]]]:
+        """Begin a transaction as the driver: raises SweepHeldError if another one has taken over."""
+        with self._sweep(name) as (connection, row):
+            _refuse_if_replaced(row, name, self._epochs.get(name, row.epoch))
+            yield connection, row
+
+
+def _update(connection: sa.Connection, row: sa.Row[Any], **values: Any) -> None:
+    connection.execute(sa.update(sweeps).where(sweeps.c.id == row.id).values(values))
+
+
+def _refuse_if_replaced(row: sa.Row[Any] | None, name: str, epoch: int) -> None:
+    if row is None:
+        raise SweepNameError(f"sweep {name!r} was deleted while it was being driven. Run its file again to begin anew.")
+    if row.epoch != epoch:
+        by = f"process {row.holder_pid} on {row.holder_host}" if row.holder_host else "another process, since gone"
+        raise SweepHeldError(
+            f"sweep {name!r} was taken over by {by}; nothing more is stored for this one. "
+            "Let that one finish, or stop it and resume the sweep."
+        )

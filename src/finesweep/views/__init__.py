@@ -1,0 +1,1 @@
+"""What people look at: tables, comparisons, live views. Reads results, changes nothing."""
