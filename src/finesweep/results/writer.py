@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from finesweep.results.lease import Holder
 from finesweep.results.names import unknown_sweep
 from finesweep.results.recording import record
 from finesweep.results.schema import SweepState, create_tables, sweeps
+from finesweep.results.url import resolve_url
 from finesweep.spec.sweep import SweepSpec
 
 Clock = Callable[[], float]  # seconds since the epoch
@@ -39,8 +41,9 @@ class Standing:
     stop_requested: bool
 
 
-def open_writer(url: str, *, clock: Clock = time.time) -> ResultsWriter:
-    """Open the results database to write, creating what is missing. Raises ResultsError."""
+def open_writer(url: str | Path, *, clock: Clock = time.time) -> ResultsWriter:
+    """Open a results database to write, creating what is missing: a path or URL. Raises ResultsError."""
+    url = resolve_url(url, folder=Path())
     with translated(url):
         engine = writing_engine(url)
         try:
@@ -183,7 +186,7 @@ class ResultsWriter:
         """
         with self._sweep(name) as (_, row):
             sweep_id, epoch = row.id, self._epochs.get(name, row.epoch)
-        columns = (sweeps.c.epoch, sweeps.c.holder_host, sweeps.c.holder_pid)
+        columns = [sweeps.c[key] for key in ("epoch", "holder_host", "holder_pid")]
         holder = sa.select(*columns).where(sweeps.c.id == sweep_id).with_for_update()
 
         def listen(events: Sequence[Event]) -> None:

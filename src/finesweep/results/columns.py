@@ -1,0 +1,157 @@
+"""The columns of our tables as pandas sees them: names, meaning and types, the same for empty tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from finesweep.spec.parameters import (
+    BranchedParameter,
+    CategoricalParameter,
+    DerivedParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+)
+
+TEXT, NUMBER, COUNT, MOMENT, ANY = "string", "float64", "Int64", "datetime64[ns, UTC]", "object"
+
+SWEEP_COLUMNS = {
+    "sweep": TEXT,
+    "state": TEXT,  # NEW, RUNNING, INTERRUPTED, FINISHED, FAILED
+    "metric": TEXT,  # of the objective
+    "direction": TEXT,  # maximize, minimize
+    "best_value": NUMBER,  # of the incumbent
+    "best_trial": COUNT,  # its number
+    "trials": COUNT,  # of any state
+    "complete": COUNT,
+    "pruned": COUNT,
+    "failed": COUNT,
+    "running": COUNT,
+    "interrupted": COUNT,
+    "waiting": COUNT,
+    "budget_trials": COUNT,
+    "seconds_used": NUMBER,  # of running, over resumes
+    "created_at": MOMENT,
+    "driver": TEXT,  # host and pid of the live process that drives it
+    "model": TEXT,
+    "task": TEXT,
+}
+TRIAL_COLUMNS = {  # then one column for each parameter, under its common name
+    "sweep": TEXT,
+    "number": COUNT,
+    "state": TEXT,  # WAITING, RUNNING, INTERRUPTED, COMPLETE, PRUNED, FAILED
+    "value": NUMBER,  # COMPLETE only
+    "value_step": COUNT,  # the step that the value came from
+    "reason": TEXT,
+    "source": TEXT,  # start_with, default, sampler
+    "examples_seen": COUNT,
+    "duration_s": NUMBER,  # of its attempts; of an open one up to its last report
+    "attempts": COUNT,
+    "twin_of": COUNT,
+    "reused_from": COUNT,  # the trial whose result it took over
+    "started_at": MOMENT,
+    "finished_at": MOMENT,
+}
+POINT_COLUMNS = {
+    "sweep": TEXT,
+    "number": COUNT,
+    "attempt": COUNT,
+    "step": COUNT,  # of the sweep's grid
+    "examples_seen": COUNT,
+    "metric": TEXT,
+    "value": NUMBER,
+}
+ATTEMPT_COLUMNS = {
+    "sweep": TEXT,
+    "number": COUNT,
+    "attempt": COUNT,
+    "ending": TEXT,  # done, stopped, paused, failed, lost; none: not ended, or its driver died
+    "reason": TEXT,
+    "traceback": TEXT,
+    "started_at": MOMENT,
+    "ended_at": MOMENT,
+    "facts": ANY,  # a dict: device, host, pid, effective batch, ...
+}
+ARTIFACT_COLUMNS = {
+    "sweep": TEXT,
+    "number": COUNT,
+    "attempt": COUNT,
+    "kind": TEXT,
+    "path": TEXT,  # below the sweep's artifact folder
+    "created_at": MOMENT,
+    "removed_at": MOMENT,
+}
+
+
+def typed_frame(columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """Make a frame of exactly these columns and types. Moments are given in seconds since the epoch."""
+    by_column = list(zip(*rows, strict=True)) or [()] * len(columns)
+    series = {name: _series(values, dtype) for (name, dtype), values in zip(columns.items(), by_column, strict=True)}
+    return pd.DataFrame(series)
+
+
+def parameter_columns(studies: Iterable[Mapping[str, Parameter]]) -> dict[str, str]:
+    """Give each parameter's column and type, in the order of the studies. Disagreement widens the type."""
+    found: dict[str, str] = {}
+    for parameters in studies:
+        for name, parameter in parameters.items():
+            dtype = _parameter_dtype(parameter)
+            found[name] = _wider(found.get(name, dtype), dtype)
+    return found
+
+
+def parameter_column(name: str) -> str:
+    """Name the column of a parameter, also of one that is called like a fixed column."""
+    return f"configuration.{name}" if name in TRIAL_COLUMNS else name
+
+
+def _series(values: Sequence[Any], dtype: str) -> pd.Series[Any]:
+    if dtype == MOMENT:
+        return pd.to_datetime(pd.Series(values, dtype="float64"), unit="s", utc=True).astype(MOMENT)
+    return pd.Series(list(values), dtype=dtype)
+
+
+def _parameter_dtype(parameter: Parameter) -> str:
+    match parameter:
+        case FloatParameter():
+            return NUMBER
+        case IntParameter():
+            return COUNT
+        case CategoricalParameter():
+            return _common(_scalar_dtype(choice) for choice in parameter.choices if choice is not None)
+        case DerivedParameter(value=str()):
+            return ANY  # an expression: whatever it yields
+        case DerivedParameter():
+            return _scalar_dtype(parameter.value)
+        case BranchedParameter():
+            return _common(_parameter_dtype(branch) for branch in parameter.branches.values())
+
+
+def _scalar_dtype(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return COUNT
+        case float():
+            return NUMBER
+        case str():
+            return TEXT
+        case _:
+            return ANY
+
+
+def _common(dtypes: Iterable[str]) -> str:
+    first, *others = [*dtypes] or [ANY]
+    for other in others:
+        first = _wider(first, other)
+    return first
+
+
+def _wider(one: str, other: str) -> str:
+    if one == other:
+        return one
+    return NUMBER if {one, other} == {NUMBER, COUNT} else ANY

@@ -1,0 +1,291 @@
+"""Reading results as pandas frames and records. Never writes; every answer comes from one state of the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from finesweep.errors import ResultsError
+from finesweep.events import Configuration, Report, Source, TrialState, Value
+from finesweep.results.columns import (
+    ARTIFACT_COLUMNS,
+    ATTEMPT_COLUMNS,
+    POINT_COLUMNS,
+    SWEEP_COLUMNS,
+    TRIAL_COLUMNS,
+    parameter_column,
+    parameter_columns,
+    typed_frame,
+)
+from finesweep.results.database import read
+from finesweep.results.history import read_reports
+from finesweep.results.lease import lease_of
+from finesweep.results.names import unknown_sweep
+from finesweep.results.schema import SweepState, artifacts, attempts, reports, stored_version, sweeps, trials
+from finesweep.results.url import redacted, resolve_url
+from finesweep.results.values import metrics_from_json
+from finesweep.spec.sweep import SweepSpec
+
+_TRIAL_FIELDS = (
+    *("sweep_id", "number", "state", "value", "value_step", "reason", "source", "examples_seen"),
+    *("twin_of", "reused_from", "started_at", "finished_at", "configuration"),
+)
+_POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """All that is known of one trial."""
+
+    sweep: str
+    number: int
+    state: TrialState
+    value: float | None
+    value_step: int | None
+    reason: str | None
+    source: Source
+    configuration: Configuration
+    parameters: Mapping[str, Value]  # under the study's names
+    facts: Mapping[str, Any]
+    examples_seen: int
+    started_at: float | None  # seconds since the epoch
+    finished_at: float | None
+    twin_of: int | None
+    reused_from: int | None
+    reports: tuple[Report, ...]
+    artifacts: Mapping[str, str]  # kind -> path below the sweep's artifact folder; of the last attempt that left one
+
+
+def open_results(url: str | Path | None = None, *, clock: Callable[[], float] = time.time) -> Results:
+    """Open a results database to read: a path, an sqlite:/// or postgresql:// URL. Raises ResultsError."""
+    resolved = resolve_url(url, folder=Path())
+    if read(resolved, stored_version) is None:
+        raise ResultsError(
+            f"{redacted(resolved)}: holds no sweeps of finesweep. Run one first, or name another with --results."
+        )
+    return Results(resolved, clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the database holds. Columns and their types are written in `results.columns`."""
+
+    url: str
+    clock: Callable[[], float] = time.time
+
+    def sweeps(self) -> pd.DataFrame:
+        """List the sweeps, oldest first, with counts of their trials and the incumbent's value."""
+        return read(self.url, self._sweeps)
+
+    def trials(self, sweep: str | None = None) -> pd.DataFrame:
+        """List the trials of one sweep or of all, with a column for each parameter."""
+        return read(self.url, lambda connection: self._trials(connection, sweep))
+
+    def points(self, sweep: str | None = None) -> pd.DataFrame:
+        """List every reported metric, one a row."""
+        return read(self.url, lambda connection: _points(connection, sweep))
+
+    def attempts(self, sweep: str | None = None) -> pd.DataFrame:
+        """List the attempts at trials: where they ran and how they ended."""
+        return read(self.url, lambda connection: _attempts(connection, sweep))
+
+    def artifacts(self, sweep: str | None = None) -> pd.DataFrame:
+        """List what trials left behind in files."""
+        return read(self.url, lambda connection: _artifacts(connection, sweep))
+
+    def best(self, sweep: str) -> TrialResult | None:
+        """Give the incumbent: the best COMPLETE trial, the earliest of equals. None if there is none."""
+        return read(self.url, lambda connection: self._best(connection, sweep))
+
+    def trial(self, sweep: str, number: int) -> TrialResult:
+        """Give one trial. Raises ResultsError if there is no such number."""
+        return read(self.url, lambda connection: self._trial(connection, _sweep(connection, sweep), number))
+
+    def spec(self, sweep: str) -> SweepSpec:
+        """Give the resolved sweep, with the total of trials that holds now."""
+        return read(self.url, lambda connection: SweepSpec.model_validate(_sweep(connection, sweep).spec))
+
+    def provenance(self, sweep: str) -> Mapping[str, Any]:
+        """Give what was stored with the sweep about versions, host, devices, data and model."""
+        provenance: Mapping[str, Any] = read(self.url, lambda connection: _sweep(connection, sweep).provenance)
+        return provenance
+
+    # --- queries, each in one transaction -----------------------------------------------------------------------
+
+    def _sweeps(self, connection: sa.Connection) -> pd.DataFrame:
+        counts: dict[int, dict[str, int]] = {}
+        by_state = sa.select(trials.c.sweep_id, trials.c.state, sa.func.count()).group_by(
+            trials.c.sweep_id, trials.c.state
+        )
+        for sweep_id, state, count in connection.execute(by_state):
+            counts.setdefault(sweep_id, {})[state] = count
+        rows = connection.execute(sa.select(sweeps).order_by(sweeps.c.id)).all()
+        return typed_frame(SWEEP_COLUMNS, [self._sweep_row(connection, row, counts.get(row.id, {})) for row in rows])
+
+    def _sweep_row(self, connection: sa.Connection, row: sa.Row[Any], counts: Mapping[str, int]) -> tuple[Any, ...]:
+        lease = lease_of(row)
+        is_live = self._is_live(row)
+        objective = row.spec["study"]["objective"]
+        best = connection.execute(_best_first(row)).first()
+        running = counts.get(TrialState.RUNNING, 0)
+        return (
+            row.name,
+            row.state if is_live or row.state != SweepState.RUNNING else SweepState.INTERRUPTED,
+            objective["metric"],
+            objective["direction"],
+            best and best.value,
+            best and best.number,
+            sum(counts.values()),
+            counts.get(TrialState.COMPLETE, 0),
+            counts.get(TrialState.PRUNED, 0),
+            counts.get(TrialState.FAILED, 0),
+            running if is_live else 0,
+            counts.get(TrialState.INTERRUPTED, 0) + (0 if is_live else running),
+            counts.get(TrialState.WAITING, 0),
+            row.budget_trials,
+            row.seconds_used,
+            row.created_at,
+            f"{lease.holder.host} {lease.holder.pid}" if lease and is_live else None,
+            row.spec["model"],
+            row.spec["task"],
+        )
+
+    def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
+        chosen = _chosen(connection, sweep)
+        parameters = parameter_columns(SweepSpec.model_validate(row.spec).study.parameters for row in chosen)
+        columns = TRIAL_COLUMNS | {parameter_column(name): dtype for name, dtype in parameters.items()}
+        names = {row.id: row.name for row in chosen}
+        live = {row.id for row in chosen if self._is_live(row)}
+        spent = _spent(connection, names)
+        query = sa.select(*(trials.c[name] for name in _TRIAL_FIELDS))
+        rows = []
+        for row in connection.execute(_of(query, trials, names)):
+            n_attempts, duration_s = spent.get((row.sweep_id, row.number), (0, None))
+            fixed = (
+                names[row.sweep_id],
+                row.number,
+                _shown_state(row.state, is_live=row.sweep_id in live),
+                *(row.value, row.value_step, row.reason, row.source, row.examples_seen),
+                *(duration_s, n_attempts, row.twin_of, row.reused_from, row.started_at, row.finished_at),
+            )
+            rows.append((*fixed, *map(row.configuration.get, parameters)))
+        return typed_frame(columns, rows)
+
+    def _best(self, connection: sa.Connection, sweep: str) -> TrialResult | None:
+        row = _sweep(connection, sweep)
+        best = connection.execute(_best_first(row)).first()
+        return None if best is None else self._trial(connection, row, best.number)
+
+    def _trial(self, connection: sa.Connection, sweep: sa.Row[Any], number: int) -> TrialResult:
+        own = (trials.c.sweep_id == sweep.id, trials.c.number == number)
+        row = connection.execute(sa.select(trials).where(*own)).first()
+        if row is None:
+            count = connection.execute(sa.select(sa.func.count()).where(trials.c.sweep_id == sweep.id)).scalar_one()
+            known = f"It has 0 to {count - 1}." if count else "It has none yet."
+            raise ResultsError(f"trial {sweep.name}:{number} does not exist. {known}")
+        kept = sa.select(artifacts.c.kind, artifacts.c.path).where(
+            artifacts.c.sweep_id == sweep.id, artifacts.c.number == number, artifacts.c.removed_at.is_(None)
+        )
+        return TrialResult(
+            sweep=sweep.name,
+            number=row.number,
+            state=TrialState(_shown_state(row.state, is_live=self._is_live(sweep))),
+            value=row.value,
+            value_step=row.value_step,
+            reason=row.reason,
+            source=Source(row.source),
+            configuration=row.configuration,
+            parameters=row.parameters,
+            facts=row.facts,
+            examples_seen=row.examples_seen,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            twin_of=row.twin_of,
+            reused_from=row.reused_from,
+            reports=tuple(read_reports(connection, sweep.id, number)[number]),
+            artifacts={row.kind: row.path for row in connection.execute(kept.order_by(artifacts.c.attempt))},
+        )
+
+    def _is_live(self, sweep: sa.Row[Any]) -> bool:
+        lease = lease_of(sweep)
+        return lease is not None and lease.is_live(self.clock())
+
+
+def _points(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
+    names = {row.id: row.name for row in _chosen(connection, sweep)}
+    query = sa.select(*(reports.c[name] for name in _POINT_FIELDS))
+    rows = connection.execute(_of(query, reports, names).order_by(reports.c.step))
+    return typed_frame(
+        POINT_COLUMNS,
+        [
+            (names[row.sweep_id], row.number, row.attempt, row.step, row.examples_seen, metric, value)
+            for row in rows
+            for metric, value in metrics_from_json(row.metrics).items()
+        ],
+    )
+
+
+def _attempts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
+    names = {row.id: row.name for row in _chosen(connection, sweep)}
+    rows = connection.execute(_of(sa.select(attempts), attempts, names).order_by(attempts.c.attempt))
+    own = list(ATTEMPT_COLUMNS)[1:]
+    return typed_frame(ATTEMPT_COLUMNS, [(names[row.sweep_id], *(getattr(row, key) for key in own)) for row in rows])
+
+
+def _artifacts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
+    names = {row.id: row.name for row in _chosen(connection, sweep)}
+    query = _of(sa.select(artifacts), artifacts, names).order_by(artifacts.c.attempt, artifacts.c.kind)
+    own = list(ARTIFACT_COLUMNS)[1:]
+    return typed_frame(
+        ARTIFACT_COLUMNS,
+        [(names[row.sweep_id], *(getattr(row, key) for key in own)) for row in connection.execute(query)],
+    )
+
+
+def _chosen(connection: sa.Connection, sweep: str | None) -> list[sa.Row[Any]]:
+    if sweep is not None:
+        return [_sweep(connection, sweep)]
+    return list(connection.execute(sa.select(sweeps).order_by(sweeps.c.id)))
+
+
+def _sweep(connection: sa.Connection, name: str) -> sa.Row[Any]:
+    row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).first()
+    if row is None:
+        raise unknown_sweep(connection, name)
+    return row
+
+
+def _of(query: sa.Select[Any], table: sa.Table, sweep_ids: Iterable[int]) -> sa.Select[Any]:
+    """Keep the rows of some sweeps, in the order of sweeps and trials."""
+    return query.where(table.c.sweep_id.in_([*sweep_ids])).order_by(table.c.sweep_id, table.c.number)
+
+
+def _best_first(sweep: sa.Row[Any]) -> sa.Select[Any]:
+    is_maximized = sweep.spec["study"]["objective"]["direction"] == "maximize"
+    order = trials.c.value.desc() if is_maximized else trials.c.value.asc()
+    complete = (trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE, trials.c.value.is_not(None))
+    return sa.select(trials.c.number, trials.c.value).where(*complete).order_by(order, trials.c.number).limit(1)
+
+
+def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[int, int], tuple[int, float]]:
+    """Count the attempts of each trial and add up their seconds; an open one counts up to its last report."""
+    key = ("sweep_id", "number", "attempt")
+    last_report = sa.select(sa.func.max(reports.c.reported_at)).where(
+        *(reports.c[name] == attempts.c[name] for name in key)
+    )
+    until = sa.func.coalesce(attempts.c.ended_at, last_report.scalar_subquery(), attempts.c.started_at)
+    query = sa.select(
+        attempts.c.sweep_id, attempts.c.number, sa.func.count(), sa.func.sum(until - attempts.c.started_at)
+    )
+    rows = connection.execute(_of(query, attempts, sweep_ids).group_by(attempts.c.sweep_id, attempts.c.number))
+    return {(sweep_id, number): (count, seconds) for sweep_id, number, count, seconds in rows}
+
+
+def _shown_state(state: str, *, is_live: bool) -> str:
+    return TrialState.INTERRUPTED if state == TrialState.RUNNING and not is_live else state
