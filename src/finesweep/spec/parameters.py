@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Scalar = str | int | float | bool | None
 Condition = Mapping[str, Scalar | tuple[Scalar, ...]]  # parameter -> the value, or one of the values, it must have
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Numbers as people write them: 1e4 is a whole number; true and "8" are no numbers at all.
+Int = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+Float = Annotated[float, Field(strict=True)]
 
 
 class Model(BaseModel):
@@ -21,10 +30,10 @@ class FloatParameter(Model):
     """A real number in [low, high]; with `step`, on low + k * step; with `log`, searched in log scale."""
 
     type: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(default=None, gt=0)
+    low: Float
+    high: Float
+    log: bool = Field(default=False, strict=True)
+    step: Float | None = Field(default=None, gt=0)
     when: Condition | None = None
 
 
@@ -32,10 +41,10 @@ class IntParameter(Model):
     """A whole number in [low, high]; with `step`, on low + k * step; with `log`, searched in log scale."""
 
     type: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-    step: int = Field(default=1, ge=1)
+    low: Int
+    high: Int
+    log: bool = Field(default=False, strict=True)
+    step: Int = Field(default=1, ge=1)
     when: Condition | None = None
 
 
@@ -48,12 +57,10 @@ class CategoricalParameter(Model):
 
 
 class DerivedParameter(Model):
-    """A value computed from other parameters by a small safe expression, or a constant."""
+    """A value computed from other parameters. Text is an expression, `2 * lora_rank`; a number or bool, a constant."""
 
     value: Scalar
     when: Condition | None = None
-
-
 
 
 def _branch_shape(value: Any) -> str:
@@ -69,17 +76,18 @@ Branch = Annotated[
     | Annotated[DerivedParameter, Tag("derived")],
     Discriminator(_branch_shape),
 ]
+Range = FloatParameter | IntParameter | CategoricalParameter
 
 
 class BranchedParameter(Model):
     """One name for the user, with a range of its own for each value of the parameter named by `by`.
 
     Written flat: `{by: method, full: {...}, lora: {...}}`. A branch left out means that the parameter does not exist
-    there.
+    there. The branch of a value is `str(value)`.
     """
 
     by: str
-    branches: Mapping[str, Branch]
+    branches: Mapping[str, Branch] = Field(min_length=1)
     when: Condition | None = None
 
     @model_validator(mode="before")
@@ -105,3 +113,4 @@ Parameter = Annotated[
     | Annotated[BranchedParameter, Tag("branched")],
     Discriminator(_shape),
 ]
+Parameters = Mapping[str, Parameter]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finesweep.spec.parameters import Model, Parameter
+from finesweep.spec.parameters import Float, Int, Model, Parameter
 
 MetricDirection = Literal["maximize", "minimize"]
 CompareAt = Literal["examples", "progress"]
@@ -25,8 +25,8 @@ class SamplerSpec(Model):
     """Who proposes configurations. `startup_trials` are random (tpe, gp, cmaes) before the model is asked."""
 
     type: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"] = "tpe"
-    seed: int = Field(default=0, ge=0)
-    startup_trials: int = Field(default=10, ge=0)
+    seed: Int = Field(default=0, ge=0, lt=2**32)
+    startup_trials: Int = Field(default=10, ge=0)
 
 
 class NoPruner(Model):
@@ -38,8 +38,8 @@ class AshaPruner(Model):
     """Asynchronous successive halving (Li et al. 2020): of the trials at a rung, one in `reduction_factor` goes on."""
 
     type: Literal["asha"]
-    first_rung: int | None = Field(default=None, gt=0)  # a step of the grid; None: the first
-    reduction_factor: int = Field(default=3, ge=2)  # Hyperband, Li et al. 2018, section 3
+    first_rung: Int | None = Field(default=None, gt=0)  # a step of the grid; None: the first
+    reduction_factor: Int = Field(default=3, ge=2)  # Hyperband, Li et al. 2018, section 3
     compare_at: CompareAt = "examples"
 
 
@@ -47,8 +47,8 @@ class HyperbandPruner(Model):
     """Several asha brackets that differ in how early they begin to stop trials (Li et al. 2018)."""
 
     type: Literal["hyperband"]
-    first_rung: int | None = Field(default=None, gt=0)
-    reduction_factor: int = Field(default=3, ge=2)
+    first_rung: Int | None = Field(default=None, gt=0)
+    reduction_factor: Int = Field(default=3, ge=2)
     compare_at: CompareAt = "examples"
 
 
@@ -56,8 +56,8 @@ class MedianPruner(Model):
     """Stop a trial whose best report is worse than the median of the others at the same step."""
 
     type: Literal["median"]
-    startup_trials: int = Field(default=5, ge=0)
-    warmup: int = Field(default=0, ge=0)  # steps before which nothing is stopped
+    startup_trials: Int = Field(default=5, ge=0)
+    warmup: Int = Field(default=0, ge=0)  # steps before which nothing is stopped
     compare_at: CompareAt = "examples"
 
 
@@ -65,9 +65,9 @@ class PercentilePruner(Model):
     """Keep the best `percentile` percent of trials at each step."""
 
     type: Literal["percentile"]
-    percentile: float = Field(default=25.0, gt=0, lt=100)
-    startup_trials: int = Field(default=5, ge=0)
-    warmup: int = Field(default=0, ge=0)
+    percentile: Float = Field(default=25.0, gt=0, lt=100)
+    startup_trials: Int = Field(default=5, ge=0)
+    warmup: Int = Field(default=0, ge=0)
     compare_at: CompareAt = "examples"
 
 
@@ -75,9 +75,9 @@ class ThresholdPruner(Model):
     """Stop a trial whose metric leaves [lower, upper]."""
 
     type: Literal["threshold"]
-    lower: float | None = None
-    upper: float | None = None
-    warmup: int = Field(default=0, ge=0)
+    lower: Float | None = None
+    upper: Float | None = None
+    warmup: Int = Field(default=0, ge=0)
     compare_at: CompareAt = "examples"
 
 
@@ -85,8 +85,8 @@ class PatientPruner(Model):
     """Stop a trial that has not improved by `min_delta` over `patience` reports; with `then`, only if that agrees."""
 
     type: Literal["patient"]
-    patience: int = Field(default=3, ge=1)
-    min_delta: float = Field(default=0.0, ge=0)
+    patience: Int = Field(default=3, ge=1)
+    min_delta: Float = Field(default=0.0, ge=0)
     then: (
         Annotated[
             AshaPruner | HyperbandPruner | MedianPruner | PercentilePruner | ThresholdPruner,

@@ -7,12 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finesweep.spec.parameters import Model, Scalar
-from finesweep.spec.study import StudySpec
+from finesweep.spec.parameters import Float, Int, Model, Scalar
+from finesweep.spec.study import MetricDirection, StudySpec
 
 Task = Literal["classification", "causal-lm"]
 Method = Literal["full", "feature-extraction"]
 SweepName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+METRICS: Mapping[Task, Mapping[str, MetricDirection]] = {  # what a report of each task holds, and which way is better
+    "classification": {"accuracy": "maximize", "macro_f1": "maximize", "mcc": "maximize", "loss": "minimize"},
+    "causal-lm": {"loss": "minimize", "perplexity": "minimize", "token_accuracy": "maximize"},
+}
 
 
 class DataSpec(Model):
@@ -25,10 +30,10 @@ class DataSpec(Model):
     label: str = "label"  # classification: column of the class
     prompt: str = "prompt"  # causal-lm
     completion: str = "completion"  # causal-lm: the loss is on these tokens only
-    max_length: int = Field(default=128, ge=8)  # tokens; longer rows are cut
-    max_train_rows: int | None = Field(default=None, ge=1)
-    max_validation_rows: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)  # which rows are taken when there are limits
+    max_length: Int = Field(default=128, ge=8)  # tokens; longer rows are cut
+    max_train_rows: Int | None = Field(default=None, ge=1)
+    max_validation_rows: Int | None = Field(default=None, ge=1)
+    seed: Int = Field(default=0, ge=0, lt=2**32)  # which rows are taken when there are limits
 
 
 class TrainingSpec(Model):
@@ -41,34 +46,36 @@ class TrainingSpec(Model):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     method: Method = "full"
-    unfrozen_layers: int = Field(default=0, ge=0)  # feature-extraction: this many last blocks are trained with the head
-    learning_rate: float = Field(default=5e-5, gt=0)
-    batch_size: int = Field(default=8, ge=1)  # examples per optimizer step, over devices and accumulation
-    epochs: float = Field(default=3, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    device_batch_size: int | None = Field(default=None, ge=1)  # the most a device takes at once; must divide batch_size
-    seed: int = Field(default=0, ge=0)
-    eval_every: int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
-    checkpoint_minutes: float = Field(default=1.0, ge=0)  # at most this much work is lost with a worker
+    unfrozen_layers: Int = Field(default=0, ge=0)  # feature-extraction: this many last blocks are trained with the head
+    learning_rate: Float = Field(default=5e-5, gt=0)
+    batch_size: Int = Field(default=8, ge=1)  # examples per optimizer step, over devices and accumulation
+    epochs: Float = Field(default=3.0, gt=0)
+    warmup_steps: Int = Field(default=0, ge=0)
+    weight_decay: Float = Field(default=0.0, ge=0)
+    device_batch_size: Int | None = Field(default=None, ge=1)  # the most a device takes at once; must divide batch_size
+    seed: Int = Field(default=0, ge=0, lt=2**32)
+    eval_every: Int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
+    checkpoint_minutes: Float = Field(default=1.0, ge=0)  # at most this much work is lost with a worker
 
 
 class Budget(Model):
     """Limits of the sweep as totals, not as additions."""
 
-    trials: int = Field(ge=1)  # trained ones: a repeated configuration takes over the earlier result and is free
-    hours: float | None = Field(default=None, gt=0)  # of this sweep's running, over resumes
+    trials: Int = Field(ge=1)  # trained ones: a repeated configuration takes over the earlier result and is free
+    hours: Float | None = Field(default=None, gt=0)  # of this sweep's running, over resumes
     at_end: Literal["finish", "interrupt"] = "finish"  # what happens to running trials when the hours are over
-    retries: int = Field(default=2, ge=0)  # how often a trial is begun again because its worker was lost
+    retries: Int = Field(default=2, ge=0)  # how often a trial is begun again because its worker was lost
 
 
 class Resources(Model):
     """Where trials run."""
 
-    devices: Literal["auto", "cpu"] | tuple[int, ...] = "auto"  # auto: the GPUs nobody else fills; without any, CPU slots
-    gpus_per_trial: float = Field(default=1.0, gt=0)  # below 1: several trials share a device
-    cpus_per_trial: int | None = Field(default=None, ge=1)  # None: the machine's cores shared among its slots
-    max_parallel: int | None = Field(default=None, ge=1)
+    devices: Literal["auto", "cpu"] | tuple[Int, ...] = (
+        "auto"  # auto: the GPUs nobody else fills; without any, CPU slots
+    )
+    gpus_per_trial: Float = Field(default=1.0, gt=0)  # below 1: several trials share a device
+    cpus_per_trial: Int | None = Field(default=None, ge=1)  # None: the machine's cores shared among its slots
+    max_parallel: Int | None = Field(default=None, ge=1)
     address: str | None = None  # of an existing Ray cluster; None: this box
 
 
@@ -86,7 +93,7 @@ class SweepSpec(Model):
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
     start_with: tuple[Mapping[str, Scalar], ...] = ()  # tried first; a parameter left out is sampled
-    try_defaults: bool = True  # then the library's default configuration, for each method
+    try_defaults: bool = Field(default=True, strict=True)  # then the library's default configuration, for each method
     budget: Budget
     resources: Resources = Resources()
     artifacts: Artifacts = Artifacts()

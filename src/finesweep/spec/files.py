@@ -1,0 +1,212 @@
+"""A sweep file and the study it names in; a checked and resolved spec out, or every fault of both files at once."""
+
+from __future__ import annotations
+
+import copy
+import os.path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finesweep.errors import SpecError
+from finesweep.spec.explain import explain
+from finesweep.spec.faults import Fault, Finding, KeyPath, Note, dotted, in_order, show
+from finesweep.spec.inputs import InputProblem, resolve_data, resolve_folder, resolve_model, resolve_results
+from finesweep.spec.overrides import FILE as SET
+from finesweep.spec.overrides import Override, apply_override, parse_overrides
+from finesweep.spec.rules import find_faults, find_notes, find_sampler_faults, read_draft
+from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.yaml_tree import Tree, read_file
+
+_RESOLVED: tuple[tuple[KeyPath, Callable[[str, Path], str]], ...] = (
+    (("data", "train"), resolve_data),
+    (("data", "validation"), resolve_data),
+    (("data", "test"), resolve_data),
+    (("model",), resolve_model),
+    (("results",), resolve_results),
+    (("artifacts", "folder"), resolve_folder),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of reading a sweep: a spec if there are no faults, and notes on what may not be meant."""
+
+    faults: tuple[Fault, ...]
+    notes: tuple[Note, ...]
+    spec: SweepSpec | None
+
+
+def load_sweep(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> SweepSpec:
+    """Read, check and resolve a sweep. Raise SpecError with all faults of both files."""
+    checked = check_sweep(path, overrides=overrides, name=name)
+    if checked.spec is None:
+        raise SpecError(checked.faults)
+    return checked.spec
+
+
+def check_sweep(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> Checked:
+    """Find everything wrong or doubtful in a sweep file and its study. `name` replaces the sweep's own."""
+    source, faults = _read_source(Path(path), overrides, name)
+    if not source.values:
+        return Checked(in_order(faults), (), None)
+    faults += [source.fault(finding) for finding in _resolve_inputs(source)]
+    spec, findings = _validate(source)
+    if not findings and not faults and spec is not None:
+        notes = in_order(source.note(finding) for finding in find_notes(spec))
+        return Checked((), notes, spec)
+    return Checked(in_order([*faults, *map(source.fault, findings)]), (), None)
+
+
+def _validate(source: _Source) -> tuple[SweepSpec | None, list[Finding]]:
+    """Check keys, types and rules; what pydantic refused is not told again by a rule about the same key."""
+    spec, findings = None, []
+    try:
+        spec = SweepSpec.model_validate(source.values)
+    except ValidationError as error:
+        findings = explain(error, source.values, SweepSpec)
+    told = {finding.path for finding in findings}
+    if isinstance(source.values.get("study"), dict) or "study" not in source.values:
+        draft = read_draft(source.values)
+        broken = list(find_faults(draft))
+        if not draft.unread and draft.parameters and not any(f.path[:2] == ("study", "parameters") for f in broken):
+            broken += find_sampler_faults(draft)
+        findings += [finding for finding in broken if finding.path not in told]
+    return spec, findings
+
+
+# --- the values of both files and where each came from -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: str
+    line: int | None
+    folder: Path  # what paths are relative to
+
+
+@dataclass(slots=True)
+class _Source:
+    """The values of sweep, study and overrides laid together, with the place of every key path."""
+
+    top: _Place
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[KeyPath, _Place] = field(default_factory=dict)
+    roots: dict[KeyPath, _Place] = field(default_factory=dict)  # a file's own place, for keys that it lacks
+
+    def add(self, tree: Tree, file: _Place, *, at: KeyPath = ()) -> None:
+        self.roots[at] = file
+        for path, line in tree.lines.items():
+            self.places[(*at, *path)] = _Place(file.file, line, file.folder)
+
+    def place(self, path: KeyPath) -> _Place:
+        """Find where a key path stands, or else the nearest key around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.roots:
+                return self.roots[path[:length]]
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.top
+
+    def set(self, path: KeyPath, place: _Place) -> None:
+        """Mark a key path as given elsewhere, and forget what stood below it."""
+        for places in (self.places, self.roots):
+            for known in [known for known in places if known[: len(path)] == path]:
+                del places[known]
+        self.places[path] = place
+
+    def fault(self, finding: Finding) -> Fault:
+        place = self.place(finding.path)
+        return Fault(place.file, place.line, dotted(finding.path), finding.message)
+
+    def note(self, finding: Finding) -> Note:
+        place = self.place(finding.path)
+        return Note(place.file, place.line, dotted(finding.path), finding.message)
+
+
+def _read_source(path: Path, override_texts: Sequence[str], name: str | None) -> tuple[_Source, list[Fault]]:
+    top = _Place(str(path), None, path.parent.absolute())
+    given = _Place(SET, None, Path().absolute())
+    source = _Source(top)
+    tree = read_file(path, shown_as=str(path))
+    overrides, override_faults = parse_overrides(override_texts)
+    faults = [*tree.faults, *override_faults]
+    if not tree.value:
+        return source, faults or [
+            Fault(str(path), None, "", "the file says nothing: a sweep needs a name, a study, ...")
+        ]
+    if "objective" in tree.value and "parameters" in tree.value and "study" not in tree.value:
+        message = "this is a study. Give a sweep file, which names it: `study: path/to/this.yaml`."
+        return source, [Fault(str(path), None, "", message)]
+    source.values = copy.deepcopy(tree.value)
+    source.add(tree, top)
+    faults += _apply(source, [override for override in overrides if override.key == "study"], given)
+    faults += _read_study(source)
+    faults += _apply(source, [override for override in overrides if override.key != "study"], given)
+    if name is not None:
+        source.values["name"] = name
+        source.set(("name",), _Place("--name", None, given.folder))
+    return source, faults
+
+
+def _apply(source: _Source, overrides: Iterable[Override], given: _Place) -> list[Fault]:
+    faults = []
+    for override in overrides:
+        path = apply_override(source.values, override)
+        if isinstance(path, Fault):
+            faults.append(path)
+        else:
+            source.set(path, given)
+    return faults
+
+
+def _read_study(source: _Source) -> list[Fault]:
+    """Replace the path of a study by what its file says."""
+    named = source.values.get("study")
+    if isinstance(named, dict) or "study" not in source.values:
+        return []
+    place = source.place(("study",))
+    if not isinstance(named, str) or not named.strip() or "\0" in named:
+        message = (
+            f"{show(named)} is no study. Write the path of a study file, relative to this one, or the study itself."
+        )
+        return [Fault(place.file, place.line, "study", message)]
+    path = Path(os.path.normpath(place.folder / Path(named)))
+    shown = _shown(path, beside=source.top)
+    if not path.exists():
+        message = f"there is no study file {show(named)} ({path}). Paths are relative to the file that names them."
+        return [Fault(place.file, place.line, "study", message)]
+    tree = read_file(path, shown_as=shown)
+    if tree.value:
+        source.values["study"] = copy.deepcopy(tree.value)
+        source.add(tree, _Place(shown, None, path.parent), at=("study",))
+    return list(tree.faults)
+
+
+def _shown(path: Path, *, beside: _Place) -> str:
+    """Write a study's path as the sweep's was given: absolute, or from the current folder."""
+    if Path(beside.file).is_absolute():
+        return str(path)
+    return os.path.relpath(path)
+
+
+def _resolve_inputs(source: _Source) -> list[Finding]:
+    """Make paths absolute in place, each from the folder of the file that names it."""
+    findings = []
+    for path, resolve in _RESOLVED:
+        section: Any = source.values
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        value = section.get(path[-1]) if isinstance(section, dict) else None
+        if not isinstance(value, str) or not value:
+            continue
+        try:
+            section[path[-1]] = resolve(value, source.place(path).folder)
+        except InputProblem as problem:
+            findings.append(Finding(path, str(problem)))
+        except OSError as error:  # a name too long, a folder that may not be read
+            findings.append(Finding(path, f"{show(value)} cannot be looked for: {error.strerror}."))
+    return findings

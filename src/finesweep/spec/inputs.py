@@ -1,0 +1,108 @@
+"""Files and folders that a sweep names: made absolute from the file that names them, and looked for.
+
+In: one named value and the folder it is relative to. Out: the resolved value, or why it cannot be used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os.path
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from finesweep.spec.faults import show
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_DATABASES = ("sqlite", "postgresql")
+
+
+class InputProblem(Exception):  # noqa: N818 - not raised to users; its text becomes a Fault
+    """Say why a named file, model or database cannot be used."""
+
+
+def resolve_data(text: str, folder: Path) -> str:
+    """Return the absolute path of a data file. Raise InputProblem if there is none."""
+    path = _absolute(text, folder)
+    if path.is_file():
+        return str(path)
+    if path.is_dir():
+        raise InputProblem(f"{show(text)} is a folder ({path}). Name the file of rows in it.")
+    raise InputProblem(f"there is no file {show(text)} ({path}). Paths are relative to the file that names them.")
+
+
+def resolve_model(text: str, folder: Path) -> str:
+    """Return a local model's absolute path; leave hub ids and package folders as they are, if they can be meant."""
+    if text.startswith("package:"):
+        _find_package_folder(text)
+        return text
+    path = _absolute(text, folder)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf"):
+        return str(path)
+    is_local = text.startswith(("./", "../", "/", "~")) or text in (".", "..") or text.lower().endswith(".gguf")
+    if path.is_file():
+        raise InputProblem(f"{show(text)} is a file, but no GGUF file. Name the folder of the model.")
+    if is_local:
+        raise InputProblem(
+            f"there is no model at {show(text)} ({path}). Paths are relative to the file that names them."
+        )
+    if not _HUB_ID.match(text):
+        raise InputProblem(
+            f"{show(text)} is neither a folder here nor a hub id. Write org/name, a path that begins with ./, a GGUF"
+            " file, or package:NAME/folder."
+        )
+    return text
+
+
+def resolve_results(text: str, folder: Path) -> str:
+    """Return the results database as a URL; a path, or a relative SQLite URL, becomes absolute."""
+    if not _URL.match(text):
+        if ":" in text.partition("/")[0]:
+            raise InputProblem(f"{show(text)} is no database URL. Write a path, sqlite:///path or postgresql://...")
+        return f"sqlite:///{_absolute(text, folder)}"
+    scheme = urlsplit(text).scheme.partition("+")[0]
+    if scheme not in _DATABASES:
+        raise InputProblem(f"database {show(scheme)} is not supported. Known: {', '.join(_DATABASES)}.")
+    prefix, slashes, path = text.partition(":///")
+    if scheme == "sqlite" and (not slashes or not path or path.startswith(":")):
+        raise InputProblem(f"{show(text)} names no file. Write sqlite:///results.db; a sweep needs a lasting database.")
+    return f"{prefix}:///{_absolute(path, folder)}" if scheme == "sqlite" else text
+
+
+def resolve_folder(text: str, folder: Path) -> str:
+    """Return an absolute path, which need not exist; leave a URI as it is."""
+    return text if _URL.match(text) else str(_absolute(text, folder))
+
+
+def _absolute(text: str, folder: Path) -> Path:
+    """Join and tidy a path without touching the disk. Raise InputProblem for what no path can be."""
+    if "\0" in text or not text:
+        raise InputProblem(f"{show(text)} is no path.")
+    try:
+        return Path(_tidy(folder / Path(text).expanduser()))
+    except (RuntimeError, ValueError) as error:  # "~nobody/x"
+        raise InputProblem(f"{show(text)} is no path: {error}.") from None
+
+
+def _tidy(path: Path) -> str:
+    return os.path.normpath(path.absolute())
+
+
+def _find_package_folder(text: str) -> None:
+    name, _, inner = text.removeprefix("package:").partition("/")
+    if not name.isidentifier():
+        raise InputProblem(f"{show(text)} must read package:NAME/folder, with the name that Python imports.")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        distribution = name.replace("_", "-")
+        raise InputProblem(f"the package {show(name)} is not installed here. Install it: pip install {distribution}")
+    places = [Path(place) for place in spec.submodule_search_locations]
+    if not any((place / inner).exists() for place in places):
+        folders = sorted(entry.name for place in places for entry in place.iterdir() if _may_be_model(entry))
+        listed = f" Folders in it: {', '.join(folders)}." if folders else ""
+        raise InputProblem(f"the package {show(name)} is installed but holds no {show(inner)}.{listed}")
+
+
+def _may_be_model(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(("_", "."))

@@ -1,0 +1,354 @@
+"""Rules between the sections of a sweep, and what is allowed but worth a word.
+
+In: the sections that could be read. Out: findings by key path. Knows nothing of files and lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from finesweep.events import Value
+from finesweep.spec.capabilities import sampler_faults, sampler_notes
+from finesweep.spec.faults import Finding, KeyPath, show, unknown
+from finesweep.spec.parameters import (
+    BranchedParameter,
+    CategoricalParameter,
+    DerivedParameter,
+    IntParameter,
+    Parameter,
+    Scalar,
+)
+from finesweep.spec.settings import name_problem, value_problem
+from finesweep.spec.space import active_branch, contains, fixed_settings, is_active, space_size
+from finesweep.spec.space_rules import ROOT, Space, absent_parameters, can_take, describe_range, space_faults
+from finesweep.spec.study import (
+    AshaPruner,
+    HyperbandPruner,
+    NoPruner,
+    Objective,
+    PatientPruner,
+    PrunerSpec,
+    SamplerSpec,
+    ThresholdPruner,
+)
+from finesweep.spec.sweep import METRICS, Budget, DataSpec, Resources, SweepSpec, Task, TrainingSpec
+
+_LEAST_SHARE_USED = 0.95  # of a device that trials share: 3 x 0.33 are near enough to one
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What could be read of a sweep. A section with faults of its own is None, a parameter is in `unread`."""
+
+    task: Task | None
+    objective: Objective | None
+    sampler: SamplerSpec | None
+    pruner: PrunerSpec | None
+    parameters: Mapping[str, Parameter]
+    unread: frozenset[str]
+    data: DataSpec | None
+    training: TrainingSpec | None
+    start_with: tuple[Mapping[str, Scalar], ...]
+    budget: Budget | None
+    resources: Resources | None
+
+    @property
+    def space(self) -> Space:
+        return Space(self.parameters, self.unread, self.fixed)
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        return fixed_settings(self.training or TrainingSpec(), {*self.parameters, *self.unread})
+
+
+def read_draft(values: Mapping[str, Any]) -> Draft:
+    """Read each section on its own, leaving out what cannot be read."""
+    study = values.get("study")
+    study = study if isinstance(study, Mapping) else {}
+    raw_parameters = study.get("parameters")
+    raw_parameters = raw_parameters if isinstance(raw_parameters, Mapping) else {}
+    read = {name: _read(Parameter, value) for name, value in raw_parameters.items()}
+    return Draft(
+        task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
+        objective=_read(Objective, study.get("objective")),
+        sampler=_read(SamplerSpec, study.get("sampler", {})),
+        pruner=_read(PrunerSpec, study.get("pruner", {"type": "none"})),
+        parameters={name: parameter for name, parameter in read.items() if parameter is not None},
+        unread=frozenset(name for name, parameter in read.items() if parameter is None),
+        data=_read(DataSpec, values.get("data")),
+        training=_read(TrainingSpec, values.get("training", {})),
+        start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
+        budget=_read(Budget, values.get("budget")),
+        resources=_read(Resources, values.get("resources", {})),
+    )
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Validate a value; None if that fails."""
+    try:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind.model_validate(value)
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None
+
+
+def find_faults(draft: Draft) -> Iterator[Finding]:
+    yield from space_faults(draft.space)
+    yield from _objective_faults(draft)
+    yield from _pruner_faults(draft)
+    yield from _training_faults(draft)
+    yield from _grid_faults(draft)
+    yield from _start_faults(draft)
+    yield from _resources_faults(draft)
+
+
+def find_sampler_faults(draft: Draft) -> Iterator[Finding]:
+    """Hold the sampler to the space; only for a space without faults."""
+    if draft.sampler is not None:
+        yield from sampler_faults(draft.sampler, draft.parameters)
+
+
+# --- the study ---------------------------------------------------------------------------------------------------
+
+
+def _objective_faults(draft: Draft) -> Iterator[Finding]:
+    if draft.objective is None or draft.task is None:
+        return
+    known = METRICS[draft.task]
+    if draft.objective.metric not in known:
+        message = unknown("metric", draft.objective.metric, known, verb=f"is not measured for task {draft.task}")
+        yield Finding(("study", "objective", "metric"), message)
+
+
+def _pruner_faults(draft: Draft) -> Iterator[Finding]:
+    at = ("study", "pruner")
+    match draft.pruner:
+        case ThresholdPruner() as pruner:
+            yield from _threshold_faults(at, pruner)
+        case PatientPruner(then=None):
+            pass
+        case PatientPruner(then=then, compare_at=compare_at) if then is not None:
+            if "compare_at" in then.model_fields_set and then.compare_at != compare_at:
+                message = f"this differs from the pruner's own compare_at ({compare_at}). Leave it out here."
+                yield Finding((*at, "then", "compare_at"), message)
+            if isinstance(then, ThresholdPruner):
+                yield from _threshold_faults((*at, "then"), then)
+
+
+def _threshold_faults(at: KeyPath, pruner: ThresholdPruner) -> Iterator[Finding]:
+    if pruner.lower is None and pruner.upper is None:
+        yield Finding(at, "a threshold pruner needs `lower` or `upper`, or it stops nothing.")
+    elif pruner.lower is not None and pruner.upper is not None and pruner.lower >= pruner.upper:
+        message = f"lower ({show(pruner.lower)}) must be below upper ({show(pruner.upper)}). Swap them."
+        yield Finding((*at, "lower"), message)
+
+
+# --- the fixed settings ------------------------------------------------------------------------------------------
+
+
+def _training_faults(draft: Draft) -> Iterator[Finding]:
+    if draft.training is None:
+        return
+    given = draft.training.model_fields_set
+    for name in (draft.training.model_extra or {}).keys() | given:
+        at = ("training", name)
+        value = getattr(draft.training, name)
+        problem = name_problem(name) or value_problem(name, value)
+        if problem is not None:
+            yield Finding(at, problem)
+        if name in draft.parameters or name in draft.unread:
+            message = f"{name} is fixed here ({show(value)}) and searched by the study. Remove it in one of the two."
+            yield Finding(at, message)
+    yield from _batch_faults(draft, draft.training)
+
+
+def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:
+    most = training.device_batch_size
+    if most is None:
+        return
+    sizes = _batch_sizes(draft)
+    wrong = [size for size in sizes if size > most and size % most]
+    if wrong:
+        listed = ", ".join(str(size) for size in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        message = (
+            f"device_batch_size ({most}) must divide every larger batch_size, but not {listed}. Use a divisor of them,"
+            " or batch sizes that are multiples of it."
+        )
+        yield Finding(("training", "device_batch_size"), message)
+
+
+def _batch_sizes(draft: Draft) -> list[int]:
+    """List the batch sizes that trials can have, from low to high; a derived one is known only to its trial."""
+    if "batch_size" in draft.unread or (draft.training is None and "batch_size" not in draft.parameters):
+        return []
+    parameter = draft.parameters.get("batch_size")
+    if parameter is None:
+        return [draft.training.batch_size] if draft.training else []
+    branches = parameter.branches.values() if isinstance(parameter, BranchedParameter) else [parameter]
+    sizes: set[int] = set()
+    for branch in branches:
+        match branch:
+            case CategoricalParameter(choices=choices):
+                sizes |= {size for size in choices if isinstance(size, int) and not isinstance(size, bool)}
+            case IntParameter():
+                values = range(branch.low, branch.high + 1, branch.step)
+                sizes |= {*values[:_MOST_SIZES], *values[-1:]}
+            case DerivedParameter(value=int() as size):
+                sizes.add(size)
+    return sorted(sizes)
+
+
+_MOST_SIZES = 10_000  # of an int range: a batch size beyond is no batch size
+
+
+def _grid_faults(draft: Draft) -> Iterator[Finding]:
+    """Hold `eval_every` and the first rung to the axis on which trials are compared."""
+    if draft.pruner is None:
+        return
+    every = draft.training.eval_every if draft.training else None
+    rung = draft.pruner.first_rung if isinstance(draft.pruner, AshaPruner | HyperbandPruner) else None
+    rung_at = ("study", "pruner", "first_rung")
+    every_at = ("training", "eval_every")
+    if draft.pruner.compare_at == "progress":
+        if every is not None and every > 100:
+            message = f"eval_every is {every}, but with `compare_at: progress` it counts percent. Give at most 100."
+            yield Finding(every_at, message)
+        if rung is not None and rung >= 100:
+            message = f"first_rung is {rung}, but with `compare_at: progress` it counts percent, and 100 is the end."
+            yield Finding(rung_at, f"{message} Give less.")
+    elif every is not None:
+        largest = max(_batch_sizes(draft), default=1)
+        if every < largest:
+            message = (
+                f"eval_every ({every} examples) must be at least the largest batch_size ({largest}): nothing can be"
+                f" reported within a batch. Raise it to {largest} or more."
+            )
+            yield Finding(every_at, message)
+    if every is not None and rung is not None and rung % every:
+        below = max(every, rung - rung % every)
+        message = f"first_rung ({rung}) must be a multiple of eval_every ({every}), where reports fall. Write {below}."
+        yield Finding(rung_at, message)
+
+
+# --- start_with --------------------------------------------------------------------------------------------------
+
+
+def _start_faults(draft: Draft) -> Iterator[Finding]:
+    for index, entry in enumerate(draft.start_with):
+        if not entry:
+            yield Finding(("start_with", index), "this configuration is empty. Name a parameter and its value.")
+        for name, value in entry.items():
+            at = ("start_with", index, name)
+            if name in draft.parameters:
+                problem = _start_problem(draft, entry, name, value)
+                if problem:
+                    yield Finding(at, problem)
+            elif name not in draft.unread:
+                fixed = " It is a fixed setting." if name in draft.fixed else ""
+                yield Finding(at, unknown("parameter", name, (*draft.parameters, *draft.unread)) + fixed)
+
+
+def _start_problem(draft: Draft, entry: Mapping[str, Scalar], name: str, value: Scalar) -> str | None:
+    parameter = draft.parameters[name]
+    known = {**draft.fixed, **entry}
+    told = {other: allowed for other, allowed in (parameter.when or {}).items() if other in known}
+    if not is_active(told, known):
+        case = ", ".join(f"{other} is {show(known[other])}" for other in told)
+        return f"{name} does not exist where {case}. Remove it from this configuration."
+    if isinstance(parameter, BranchedParameter):
+        if parameter.by not in known:
+            fits = can_take(parameter, value)
+            return None if fits else f"{show(value)} lies in no branch of {name}. Name {parameter.by} too, and mend it."
+        branch = active_branch(parameter.model_copy(update={"when": None}), known)
+        if branch is None:
+            return f"{name} does not exist where {parameter.by} is {show(known[parameter.by])}. Remove it."
+    else:
+        branch = parameter
+    if isinstance(branch, DerivedParameter):
+        return f"{name} is derived and cannot be given. Remove it from this configuration."
+    return None if contains(branch, value) else f"{show(value)} is outside {name}'s range. {describe_range(branch)}"
+
+
+# --- resources ---------------------------------------------------------------------------------------------------
+
+
+def _resources_faults(draft: Draft) -> Iterator[Finding]:
+    if draft.resources is None:
+        return
+    share = draft.resources.gpus_per_trial
+    at = ("resources", "gpus_per_trial")
+    if share > 1:
+        message = (
+            f"gpus_per_trial is {show(share)}: trials that span devices are not built yet. Use 1 or a share of one."
+        )
+        yield Finding(at, message)
+    elif share * int(1 / share + 1e-9) < _LEAST_SHARE_USED:
+        n_trials = int(1 / share)
+        message = (
+            f"gpus_per_trial is {show(share)}: a share must divide a device evenly, such as 1, 0.5, 0.33 or 0.25."
+            f" {n_trials} trials of {show(share)} would leave part of it idle; write {round(1 / n_trials, 4):g}."
+        )
+        yield Finding(at, message)
+    devices = draft.resources.devices
+    if isinstance(devices, tuple):
+        if not devices:
+            yield Finding(("resources", "devices"), "the list of devices is empty. Use auto, cpu, or numbers of GPUs.")
+        for index, device in enumerate(devices):
+            if device < 0:
+                yield Finding(("resources", "devices", index), f"{device} is no device; GPUs count from 0.")
+            elif device in devices[:index]:
+                yield Finding(("resources", "devices", index), f"device {device} is named twice. Remove one.")
+
+
+# --- notes -------------------------------------------------------------------------------------------------------
+
+
+def find_notes(spec: SweepSpec) -> Iterator[Finding]:
+    """Say what is allowed but may not be meant. Only for a spec without faults."""
+    study, parameters = spec.study, spec.study.parameters
+    fixed = fixed_settings(spec.training, parameters)
+    yield from sampler_notes(
+        study.sampler, parameters, prunes=not isinstance(study.pruner, NoPruner), n_trials=spec.budget.trials
+    )
+    yield from _size_notes(spec, fixed)
+    if study.pruner.compare_at == "examples" and not isinstance(study.pruner, NoPruner) and "epochs" in parameters:
+        message = (
+            "trials are compared after the same number of examples while epochs is searched, which favours short"
+            " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
+        )
+        yield Finding(("study", "pruner", "compare_at"), message)
+    better = METRICS[spec.task][study.objective.metric]
+    if study.objective.direction != better:
+        message = f"{study.objective.metric} is better the other way: did you mean `direction: {better}`?"
+        yield Finding(("study", "objective", "direction"), message)
+    for name in absent_parameters(Space(parameters, frozenset(), fixed)):
+        yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
+    yield from _data_notes(spec.data, spec.task)
+    if spec.training.unfrozen_layers and fixed.get("method") == "full":
+        yield Finding(("training", "unfrozen_layers"), "this has no effect: method full trains all layers.")
+
+
+def _size_notes(spec: SweepSpec, fixed: Mapping[str, Scalar]) -> Iterator[Finding]:
+    size = space_size(spec.study.parameters, fixed=fixed)
+    at = ("budget", "trials")
+    if size is not None and size < spec.budget.trials:
+        message = f"the space has only {size} configurations: the sweep ends after them, before {spec.budget.trials}."
+        yield Finding(at, message)
+    elif size is not None and size > spec.budget.trials and spec.study.sampler.type == "grid":
+        yield Finding(at, f"the grid has {size} configurations; {spec.budget.trials} trials leave the others out.")
+
+
+def _data_notes(data: DataSpec, task: Task) -> Iterator[Finding]:
+    if data.validation == data.train:
+        yield Finding(("data", "validation"), "this is the training file: trials are judged by rows they learned from.")
+    if data.test is not None and data.test in (data.train, data.validation):
+        yield Finding(("data", "test"), "these rows are used by trials; a test set should be rows that none has seen.")
+    unused = ("prompt", "completion") if task == "classification" else ("text", "label")
+    for name in unused:
+        if name in data.model_fields_set:
+            yield Finding(("data", name), f"this has no effect for task {task}.")
