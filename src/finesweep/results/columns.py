@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ def parameter_columns(studies: Iterable[Mapping[str, Parameter]]) -> dict[str, s
     for parameters in studies:
         for name, parameter in parameters.items():
             dtype = _parameter_dtype(parameter)
-            found[name] = _wider(found.get(name, dtype), dtype)
+            found[name] = wider_dtype(found.get(name, dtype), dtype)
     return found
 
 
@@ -108,9 +109,15 @@ def parameter_column(name: str) -> str:
     return f"configuration.{name}" if name in TRIAL_COLUMNS else name
 
 
+def json_rows(frame: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    """Turn the rows of a frame into JSON values: missing is None, moments are ISO 8601, infinities are text."""
+    columns = {name: [_json_value(value) for value in frame[name]] for name in frame.columns}
+    return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
 def _series(values: Sequence[Any], dtype: str) -> pd.Series[Any]:
     if dtype == MOMENT:
-        return pd.to_datetime(pd.Series(values, dtype="float64"), unit="s", utc=True).astype(MOMENT)
+        return pd.to_datetime(pd.Series(values, dtype="float64"), unit="s", utc=True).dt.as_unit("ns")
     return pd.Series(list(values), dtype=dtype)
 
 
@@ -121,16 +128,16 @@ def _parameter_dtype(parameter: Parameter) -> str:
         case IntParameter():
             return COUNT
         case CategoricalParameter():
-            return _common(_scalar_dtype(choice) for choice in parameter.choices if choice is not None)
+            return _common(scalar_dtype(choice) for choice in parameter.choices if choice is not None)
         case DerivedParameter(value=str()):
             return ANY  # an expression: whatever it yields
         case DerivedParameter():
-            return _scalar_dtype(parameter.value)
+            return scalar_dtype(parameter.value)
         case BranchedParameter():
             return _common(_parameter_dtype(branch) for branch in parameter.branches.values())
 
 
-def _scalar_dtype(value: object) -> str:
+def scalar_dtype(value: object) -> str:
     match value:
         case bool():
             return "boolean"
@@ -147,11 +154,22 @@ def _scalar_dtype(value: object) -> str:
 def _common(dtypes: Iterable[str]) -> str:
     first, *others = [*dtypes] or [ANY]
     for other in others:
-        first = _wider(first, other)
+        first = wider_dtype(first, other)
     return first
 
 
-def _wider(one: str, other: str) -> str:
+def wider_dtype(one: str, other: str) -> str:
     if one == other:
         return one
     return NUMBER if {one, other} == {NUMBER, COUNT} else ANY
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat(timespec="seconds")
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return None if math.isnan(plain) else str(plain)
+    return plain

@@ -1,0 +1,112 @@
+"""The neutral record of a trial: all that any training stack needs to train that configuration again.
+
+Made from stored results only; each target turns the record into its own file.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finesweep.errors import ExportError
+from finesweep.events import Configuration, TrialState
+from finesweep.results.frames import Results, TrialResult
+from finesweep.spec.parameters import BranchedParameter, DerivedParameter, Parameter
+from finesweep.spec.settings import settings_for
+from finesweep.spec.sweep import SweepSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    """One trial, resolved. `settings` holds the fixed settings and the trial's own; `facts` what they came to."""
+
+    sweep: str
+    trial: int
+    task: str
+    trainer: str
+    model: Mapping[str, Any]  # name, and what provenance knows of it: fingerprint, ...
+    data: Mapping[str, Any]  # paths, columns, limits, and what provenance knows: fingerprints, ...
+    settings: Mapping[str, Any]
+    seed: int
+    configuration: Configuration  # what the sweep searched
+    objective: Mapping[str, Any]  # metric, direction, value: best or last
+    value: float
+    value_step: int | None  # the step of the sweep's grid that the value came from
+    metrics: Mapping[str, float]  # all that were reported at that step
+    examples_seen: int
+    facts: Mapping[str, Any]  # effective warm-up, device batch, accumulation, device, counts, ...
+    artifacts: Mapping[str, str]  # kind -> path below the sweep's artifact folder
+    provenance: Mapping[str, Any]  # versions, commit, host, devices
+    command: str | None  # trains the trial again; None if the sweep was not run from a file
+
+
+def export_record(results: Results, sweep: str, number: int | None = None) -> ExportRecord:
+    """Gather a COMPLETE trial, the incumbent if no number is given. Raises ExportError for any other trial."""
+    spec, provenance = results.spec(sweep), results.provenance(sweep)
+    trial = _complete_trial(results, sweep, number)
+    worker = trial if trial.reused_from is None else results.trial(sweep, trial.reused_from)
+    settings = settings_for(spec.training, trial.configuration)
+    at_value = next((report.metrics for report in worker.reports if report.step == trial.value_step), {})
+    assert trial.value is not None  # it is COMPLETE
+    return ExportRecord(
+        sweep=sweep,
+        trial=trial.number,
+        task=spec.task,
+        trainer=spec.trainer,
+        model={"name": spec.model, **provenance.get("model", {})},
+        data={**spec.data.model_dump(mode="json"), **provenance.get("data", {})},
+        settings=settings.model_dump(mode="json"),
+        seed=settings.seed,
+        configuration=trial.configuration,
+        objective=spec.study.objective.model_dump(mode="json"),
+        value=trial.value,
+        value_step=trial.value_step,
+        metrics=at_value,
+        examples_seen=worker.examples_seen,
+        facts=worker.facts,
+        artifacts=worker.artifacts,
+        provenance={key: value for key, value in provenance.items() if key not in ("model", "data")},
+        command=_command(spec, trial, provenance.get("file")),
+    )
+
+
+def _complete_trial(results: Results, sweep: str, number: int | None) -> TrialResult:
+    if number is None:
+        best = results.best(sweep)
+        if best is None:
+            raise ExportError(f"sweep {sweep!r} has no COMPLETE trial to export yet. Let it run, or resume it.")
+        return best
+    trial = results.trial(sweep, number)
+    if trial.state is not TrialState.COMPLETE:
+        reason = f" ({trial.reason})" if trial.reason else ""
+        raise ExportError(
+            f"trial {sweep}:{number} is {trial.state}{reason}; only a COMPLETE trial has a result worth repeating. "
+            "Leave out the number to export the best one."
+        )
+    return trial
+
+
+def _command(spec: SweepSpec, trial: TrialResult, file: str | None) -> str | None:
+    """Write the command that runs a sweep of just this trial."""
+    if file is None:
+        return None
+    parameters = spec.study.parameters
+    given = {
+        name: value
+        for name, value in trial.configuration.items()
+        if not _is_derived(parameters.get(name), trial.configuration)
+    }
+    overrides = {"start_with": json.dumps([given]), "try_defaults": "false", "budget.trials": "1"}
+    words = ["finesweep", "run", file, "--name", f"{spec.name}-{trial.number}"]
+    for key, value in overrides.items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def _is_derived(parameter: Parameter | None, configuration: Configuration) -> bool:
+    if isinstance(parameter, BranchedParameter):
+        return isinstance(parameter.branches.get(str(configuration.get(parameter.by))), DerivedParameter)
+    return isinstance(parameter, DerivedParameter)

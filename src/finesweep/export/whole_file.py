@@ -1,0 +1,29 @@
+"""Writing a file so that it appears whole or not at all, and never over another one unasked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from finesweep.errors import ExportError
+
+
+def write_whole(path: Path, content: bytes, *, force: bool) -> None:
+    """Write beside `path`, sync, replace. Raises ExportError."""
+    if path.is_dir():
+        raise ExportError(f"{path}: is a folder. Name a file in it.")
+    if path.exists() and not force:
+        raise ExportError(f"{path}: is already there. Name another file, or replace it with --force.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise ExportError(
+            f"{path}: {error.strerror or error}. Name a file in a folder that exists and can be written to."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)

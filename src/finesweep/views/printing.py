@@ -1,0 +1,102 @@
+"""How a table looks: aligned plain text for pipes and files, a rich table on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from finesweep.views.tables import Column, Table
+
+MOST_DECIMALS = 4
+_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAILED": "red", "RUNNING": "cyan", "FINISHED": "green"}
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table: with lines and colours on a terminal, as plain text elsewhere."""
+    if not console.is_terminal:
+        console.file.write(f"{plain_text(table)}\n")
+        return
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns, cells = _visible(table)
+    for column in columns:
+        rich_table.add_column(Text(column.header), justify="left" if column.kind == "text" else "right")
+    for row in zip(*cells, strict=True):
+        rich_table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console.print(rich_table)
+
+
+def plain_text(table: Table) -> str:
+    """Write a table as aligned lines: a header, then the rows. No colours, no lines, no trailing blanks."""
+    columns, cells = _visible(table)
+    aligned = [_aligned(column, [column.header, *texts]) for column, texts in zip(columns, cells, strict=True)]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def number_texts(values: Sequence[Any]) -> list[str]:
+    """Write the numbers of a column alike, so that they align: as many decimals as needed, at most four.
+
+    A column with values below 1e-4, all below 0.01, or from 1e7 on is written like 3.2e-05.
+    """
+    floats = [value for value in values if isinstance(value, float)]
+    sizes = [abs(value) for value in floats if value]
+    if sizes and (min(sizes) < 1e-4 or max(sizes) < 1e-2 or max(sizes) >= 1e7):
+        return [_text(value) if not isinstance(value, float) else f"{value:.1e}" if value else "0" for value in values]
+    decimals = next(
+        (n for n in range(MOST_DECIMALS) if all(round(value, n) == value for value in floats)), MOST_DECIMALS
+    )
+    return [f"{value:.{max(decimals, 1)}f}" if isinstance(value, float) else _text(value) for value in values]
+
+
+def duration_text(seconds: float | None) -> str:
+    """Write a duration: 12.3s, 3m05s, 2h04m."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def _visible(table: Table) -> tuple[list[Column], list[list[str]]]:
+    columns, cells = [], []
+    for column in table.columns:
+        values = [row[column.key] for row in table.rows]
+        if not column.hidden_if_empty or any(value is not None for value in values):
+            columns.append(column)
+            cells.append(_texts(column, values))
+    return columns, cells
+
+
+def _texts(column: Column, values: Sequence[Any]) -> list[str]:
+    match column.kind:
+        case "duration":
+            return [duration_text(value) for value in values]
+        case "number":
+            return number_texts(values)
+        case "text":
+            return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    """Write a value on one line, without whatever a terminal would obey."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case _:
+            return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+def _aligned(column: Column, texts: Sequence[str]) -> list[str]:
+    width = max(map(cell_len, texts))
+    blanks = [" " * (width - cell_len(text)) for text in texts]
+    if column.kind == "text":
+        return [text + blank for text, blank in zip(texts, blanks, strict=True)]
+    return [blank + text for text, blank in zip(texts, blanks, strict=True)]

@@ -1,0 +1,130 @@
+"""Tables for people and for --json: the trials of a sweep, best first, and the sweeps of a database.
+
+Makes rows only; how they look is the affair of `views.printing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from finesweep.errors import ResultsError
+from finesweep.events import TrialState
+from finesweep.results.columns import TRIAL_COLUMNS, json_rows
+from finesweep.results.frames import Results
+
+METRIC_PREFIX = "metrics."  # keeps a metric apart from a parameter of the same name
+
+Kind = Literal["text", "number", "duration"]
+_RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAILED: 2}  # all others come last
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its key in a row, and how a person sees it."""
+
+    key: str
+    header: str
+    kind: Kind = "number"
+    hidden_if_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of JSON values by column key; None where there is nothing."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def leaderboard(results: Results, sweep: str, *, metrics: Sequence[str] = (), top: int | None = None) -> Table:
+    """List a sweep's trials: COMPLETE by value, then PRUNED by how far they came, FAILED, and those not finished.
+
+    `metrics` adds columns: their values at the step of the trial's value, or at its last report if it has none.
+    Raises ResultsError for a metric that no trial reported.
+    """
+    objective = results.spec(sweep).study.objective
+    frame = best_first(results.trials(sweep), maximize=objective.direction == "maximize")
+    metrics = [name for name in dict.fromkeys(metrics) if name != objective.metric]
+    if metrics:
+        frame = frame.merge(_metrics_at_value(results, sweep, frame, metrics), how="left", on="number")
+    return trials_table(frame if top is None else frame.head(top), value_header=objective.metric, metrics=metrics)
+
+
+def trials_table(
+    frame: pd.DataFrame, *, value_header: str, metrics: Sequence[str] = (), with_sweep: bool = False
+) -> Table:
+    """Make the table of a frame of trials, in its order; `metrics` are extra columns of it, prefixed."""
+    extra = [f"{METRIC_PREFIX}{name}" for name in metrics]
+    parameters = [name for name in frame.columns if name not in TRIAL_COLUMNS and name not in extra]
+    columns = (
+        *([Column("sweep", "sweep", "text")] if with_sweep else []),
+        Column("number", "trial"),
+        Column("state", "state", "text"),
+        Column("value", value_header),
+        Column("value_step", "step"),
+        *(Column(key, name) for key, name in zip(extra, metrics, strict=True)),
+        *(Column(name, name) for name in parameters),
+        Column("examples_seen", "examples"),
+        Column("duration_s", "time", "duration"),
+        Column("reused_from", "reused from", hidden_if_empty=True),
+        Column("reason", "reason", "text", hidden_if_empty=True),
+    )
+    return Table(columns, json_rows(frame[[column.key for column in columns]]))
+
+
+def sweeps_table(results: Results) -> Table:
+    """List the sweeps of a database, newest first."""
+    columns = (
+        Column("sweep", "sweep", "text"),
+        Column("state", "state", "text"),
+        Column("best_value", "best"),
+        Column("metric", "metric", "text"),
+        Column("best_trial", "trial"),
+        Column("complete", "complete"),
+        Column("pruned", "pruned"),
+        Column("failed", "failed"),
+        Column("running", "running"),
+        Column("interrupted", "interrupted"),
+        Column("waiting", "waiting"),
+        Column("budget_trials", "budget"),
+        Column("seconds_used", "time", "duration"),
+        Column("created_at", "created", "text"),
+        Column("driver", "driver", "text", hidden_if_empty=True),
+    )
+    newest_first = results.sweeps().iloc[::-1]
+    return Table(columns, json_rows(newest_first[[column.key for column in columns]]))
+
+
+def best_first(frame: pd.DataFrame, *, maximize: bool) -> pd.DataFrame:
+    """Order trials: COMPLETE by value, PRUNED by examples seen, then FAILED, then the others; equals by number."""
+    keys = pd.DataFrame(
+        {
+            "rank": frame["state"].map(lambda state: _RANKS.get(state, len(_RANKS))),
+            "value": -frame["value"] if maximize else frame["value"],
+            "examples": -frame["examples_seen"].where(frame["state"] == TrialState.PRUNED, 0),
+            "number": frame["number"],
+        }
+    )
+    return frame.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(drop=True)
+
+
+def _metrics_at_value(results: Results, sweep: str, frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    points = results.points(sweep)
+    known = sorted(points["metric"].unique())
+    unknown = [name for name in metrics if name not in known]
+    if unknown:
+        listed = ", ".join(known) or "none yet"
+        raise ResultsError(f"metric {unknown[0]!r} was not reported in sweep {sweep!r}. Reported: {listed}.")
+    last = points.groupby("number")["step"].max()
+    trials = frame[["number", "value_step", "reused_from"]]
+    trials = trials.assign(worker=trials["reused_from"].fillna(trials["number"]))
+    trials = trials.assign(step=trials["value_step"].fillna(trials["worker"].map(last).astype("Int64")))
+    wide = points[points["metric"].isin(list(metrics))].pivot(
+        index=["number", "step"], columns="metric", values="value"
+    )
+    merged = trials.merge(wide.reset_index().rename(columns={"number": "worker"}), how="left", on=["worker", "step"])
+    return merged[["number", *metrics]].rename(columns={name: f"{METRIC_PREFIX}{name}" for name in metrics})
