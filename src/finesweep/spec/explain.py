@@ -54,6 +54,7 @@ def explain(error: ValidationError, values: Any, model: type[BaseModel], *, at: 
     return [
         Finding((*at, *_pointed(path, group, values)), _message(path, group, values, model))
         for path, group in by_path.items()
+        if not any(path == other[: len(path)] for other in by_path if other != path)  # the inner one says more
     ]
 
 

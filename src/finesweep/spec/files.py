@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os.path
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from finesweep.errors import SpecError
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, Finding, KeyPath, Note, dotted, in_order, show
 from finesweep.spec.inputs import InputProblem, resolve_data, resolve_folder, resolve_model, resolve_results
+from finesweep.spec.notes import find_notes
 from finesweep.spec.overrides import FILE as SET
 from finesweep.spec.overrides import Override, apply_override, parse_overrides
-from finesweep.spec.rules import find_faults, find_notes, find_sampler_faults, read_draft
+from finesweep.spec.rules import find_faults, read_draft
 from finesweep.spec.sweep import SweepSpec
 from finesweep.spec.yaml_tree import Tree, read_file
 
@@ -55,10 +56,11 @@ def check_sweep(path: Path, *, overrides: Sequence[str] = (), name: str | None =
         return Checked(in_order(faults), (), None)
     faults += [source.fault(finding) for finding in _resolve_inputs(source)]
     spec, findings = _validate(source)
-    if not findings and not faults and spec is not None:
-        notes = in_order(source.note(finding) for finding in find_notes(spec))
-        return Checked((), notes, spec)
-    return Checked(in_order([*faults, *map(source.fault, findings)]), (), None)
+    told = {(fault.file, fault.key) for fault in faults}  # a value that could not be read is not judged as well
+    faults += [fault for fault in map(source.fault, findings) if (fault.file, fault.key) not in told]
+    if faults or spec is None:
+        return Checked(in_order(faults), (), None)
+    return Checked((), in_order(source.note(finding) for finding in find_notes(spec)), spec)
 
 
 def _validate(source: _Source) -> tuple[SweepSpec | None, list[Finding]]:
@@ -68,14 +70,11 @@ def _validate(source: _Source) -> tuple[SweepSpec | None, list[Finding]]:
         spec = SweepSpec.model_validate(source.values)
     except ValidationError as error:
         findings = explain(error, source.values, SweepSpec)
+    if source.study_is_unread:
+        findings = [finding for finding in findings if finding.path[:1] != ("study",)]
     told = {finding.path for finding in findings}
-    if isinstance(source.values.get("study"), dict) or "study" not in source.values:
-        draft = read_draft(source.values)
-        broken = list(find_faults(draft))
-        if not draft.unread and draft.parameters and not any(f.path[:2] == ("study", "parameters") for f in broken):
-            broken += find_sampler_faults(draft)
-        findings += [finding for finding in broken if finding.path not in told]
-    return spec, findings
+    broken = [finding for finding in find_faults(read_draft(source.values)) if finding.path not in told]
+    return spec, [*findings, *broken]
 
 
 # --- the values of both files and where each came from -----------------------------------------------------------
@@ -96,6 +95,7 @@ class _Source:
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, _Place] = field(default_factory=dict)
     roots: dict[KeyPath, _Place] = field(default_factory=dict)  # a file's own place, for keys that it lacks
+    study_is_unread: bool = False  # its file is not there or not YAML, which is told once
 
     def add(self, tree: Tree, file: _Place, *, at: KeyPath = ()) -> None:
         self.roots[at] = file
@@ -145,7 +145,10 @@ def _read_source(path: Path, override_texts: Sequence[str], name: str | None) ->
     source.add(tree, top)
     faults += _apply(source, [override for override in overrides if override.key == "study"], given)
     faults += _read_study(source)
-    faults += _apply(source, [override for override in overrides if override.key != "study"], given)
+    later = [override for override in overrides if override.key != "study"]
+    if source.study_is_unread:
+        later = [override for override in later if not override.key.startswith("study.")]
+    faults += _apply(source, later, given)
     if name is not None:
         source.values["name"] = name
         source.set(("name",), _Place("--name", None, given.folder))
@@ -169,6 +172,7 @@ def _read_study(source: _Source) -> list[Fault]:
     if isinstance(named, dict) or "study" not in source.values:
         return []
     place = source.place(("study",))
+    source.study_is_unread = True
     if not isinstance(named, str) or not named.strip() or "\0" in named:
         message = (
             f"{show(named)} is no study. Write the path of a study file, relative to this one, or the study itself."
@@ -181,9 +185,10 @@ def _read_study(source: _Source) -> list[Fault]:
         return [Fault(place.file, place.line, "study", message)]
     tree = read_file(path, shown_as=shown)
     if tree.value:
+        source.study_is_unread = False
         source.values["study"] = copy.deepcopy(tree.value)
         source.add(tree, _Place(shown, None, path.parent), at=("study",))
-    return list(tree.faults)
+    return [replace(fault, key=f"study.{fault.key}" if fault.key else "") for fault in tree.faults]
 
 
 def _shown(path: Path, *, beside: _Place) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from finesweep.spec.faults import show
 
+DATA_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATABASES = ("sqlite", "postgresql")
@@ -26,6 +27,8 @@ def resolve_data(text: str, folder: Path) -> str:
     """Return the absolute path of a data file. Raise InputProblem if there is none."""
     path = _absolute(text, folder)
     if path.is_file():
+        if path.suffix not in DATA_SUFFIXES:
+            raise InputProblem(f"the ending {show(path.suffix)} is unknown. Known: {', '.join(DATA_SUFFIXES)}.")
         return str(path)
     if path.is_dir():
         raise InputProblem(f"{show(text)} is a folder ({path}). Name the file of rows in it.")

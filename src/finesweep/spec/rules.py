@@ -1,4 +1,4 @@
-"""Rules between the sections of a sweep, and what is allowed but worth a word.
+"""Rules between the sections of a sweep.
 
 In: the sections that could be read. Out: findings by key path. Knows nothing of files and lines.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finesweep.events import Value
-from finesweep.spec.capabilities import sampler_faults, sampler_notes
+from finesweep.spec.capabilities import sampler_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.parameters import (
     BranchedParameter,
@@ -22,13 +22,19 @@ from finesweep.spec.parameters import (
     Parameter,
     Scalar,
 )
+from finesweep.spec.reference_rules import (
+    can_take,
+    cycle_faults,
+    describe_range,
+    existence_faults,
+    reference_faults,
+)
 from finesweep.spec.settings import name_problem, value_problem
-from finesweep.spec.space import active_branch, contains, fixed_settings, is_active, space_size
-from finesweep.spec.space_rules import ROOT, Space, absent_parameters, can_take, describe_range, space_faults
+from finesweep.spec.space import active_branch, contains, fixed_settings, is_active
+from finesweep.spec.space_rules import Space, parameter_faults
 from finesweep.spec.study import (
     AshaPruner,
     HyperbandPruner,
-    NoPruner,
     Objective,
     PatientPruner,
     PrunerSpec,
@@ -52,6 +58,7 @@ class Draft:
     unread: frozenset[str]
     data: DataSpec | None
     training: TrainingSpec | None
+    unread_settings: frozenset[str]
     start_with: tuple[Mapping[str, Scalar], ...]
     budget: Budget | None
     resources: Resources | None
@@ -72,6 +79,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
     raw_parameters = study.get("parameters")
     raw_parameters = raw_parameters if isinstance(raw_parameters, Mapping) else {}
     read = {name: _read(Parameter, value) for name, value in raw_parameters.items()}
+    training, unread_settings = _read_training(values.get("training", {}))
     return Draft(
         task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
         objective=_read(Objective, study.get("objective")),
@@ -80,7 +88,8 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         parameters={name: parameter for name, parameter in read.items() if parameter is not None},
         unread=frozenset(name for name, parameter in read.items() if parameter is None),
         data=_read(DataSpec, values.get("data")),
-        training=_read(TrainingSpec, values.get("training", {})),
+        training=training,
+        unread_settings=unread_settings,
         start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
         budget=_read(Budget, values.get("budget")),
         resources=_read(Resources, values.get("resources", {})),
@@ -97,8 +106,19 @@ def _read(kind: Any, value: Any) -> Any:
         return None
 
 
+def _read_training(value: Any) -> tuple[TrainingSpec | None, frozenset[str]]:
+    """Read the settings, leaving out those with faults: the others can still be held to the rules."""
+    try:
+        return TrainingSpec.model_validate(value), frozenset()
+    except ValidationError as error:
+        if not isinstance(value, Mapping):
+            return None, frozenset()
+        unread = frozenset(str(details["loc"][0]) for details in error.errors())
+        return TrainingSpec.model_validate({k: v for k, v in value.items() if k not in unread}), unread
+
+
 def find_faults(draft: Draft) -> Iterator[Finding]:
-    yield from space_faults(draft.space)
+    yield from _space_faults(draft)
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
@@ -107,10 +127,16 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _resources_faults(draft)
 
 
-def find_sampler_faults(draft: Draft) -> Iterator[Finding]:
-    """Hold the sampler to the space; only for a space without faults."""
+def _space_faults(draft: Draft) -> Iterator[Finding]:
+    """Go on to what needs a sound space, such as the sampler, only where it is sound."""
+    space = draft.space
+    broken = [*parameter_faults(space), *reference_faults(space), *cycle_faults(space)]
+    yield from broken
+    if broken or space.unread or not space.parameters:
+        return
+    yield from existence_faults(space)
     if draft.sampler is not None:
-        yield from sampler_faults(draft.sampler, draft.parameters)
+        yield from sampler_faults(draft.sampler, space.parameters)
 
 
 # --- the study ---------------------------------------------------------------------------------------------------
@@ -154,8 +180,8 @@ def _threshold_faults(at: KeyPath, pruner: ThresholdPruner) -> Iterator[Finding]
 def _training_faults(draft: Draft) -> Iterator[Finding]:
     if draft.training is None:
         return
-    given = draft.training.model_fields_set
-    for name in (draft.training.model_extra or {}).keys() | given:
+    names = [*TrainingSpec.model_fields, *(draft.training.model_extra or {})]
+    for name in [name for name in names if name in draft.training.model_fields_set]:
         at = ("training", name)
         value = getattr(draft.training, name)
         problem = name_problem(name) or value_problem(name, value)
@@ -184,7 +210,7 @@ def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:
 
 def _batch_sizes(draft: Draft) -> list[int]:
     """List the batch sizes that trials can have, from low to high; a derived one is known only to its trial."""
-    if "batch_size" in draft.unread or (draft.training is None and "batch_size" not in draft.parameters):
+    if "batch_size" in draft.unread or "batch_size" in draft.unread_settings:
         return []
     parameter = draft.parameters.get("batch_size")
     if parameter is None:
@@ -303,52 +329,3 @@ def _resources_faults(draft: Draft) -> Iterator[Finding]:
                 yield Finding(("resources", "devices", index), f"{device} is no device; GPUs count from 0.")
             elif device in devices[:index]:
                 yield Finding(("resources", "devices", index), f"device {device} is named twice. Remove one.")
-
-
-# --- notes -------------------------------------------------------------------------------------------------------
-
-
-def find_notes(spec: SweepSpec) -> Iterator[Finding]:
-    """Say what is allowed but may not be meant. Only for a spec without faults."""
-    study, parameters = spec.study, spec.study.parameters
-    fixed = fixed_settings(spec.training, parameters)
-    yield from sampler_notes(
-        study.sampler, parameters, prunes=not isinstance(study.pruner, NoPruner), n_trials=spec.budget.trials
-    )
-    yield from _size_notes(spec, fixed)
-    if study.pruner.compare_at == "examples" and not isinstance(study.pruner, NoPruner) and "epochs" in parameters:
-        message = (
-            "trials are compared after the same number of examples while epochs is searched, which favours short"
-            " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
-        )
-        yield Finding(("study", "pruner", "compare_at"), message)
-    better = METRICS[spec.task][study.objective.metric]
-    if study.objective.direction != better:
-        message = f"{study.objective.metric} is better the other way: did you mean `direction: {better}`?"
-        yield Finding(("study", "objective", "direction"), message)
-    for name in absent_parameters(Space(parameters, frozenset(), fixed)):
-        yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
-    yield from _data_notes(spec.data, spec.task)
-    if spec.training.unfrozen_layers and fixed.get("method") == "full":
-        yield Finding(("training", "unfrozen_layers"), "this has no effect: method full trains all layers.")
-
-
-def _size_notes(spec: SweepSpec, fixed: Mapping[str, Scalar]) -> Iterator[Finding]:
-    size = space_size(spec.study.parameters, fixed=fixed)
-    at = ("budget", "trials")
-    if size is not None and size < spec.budget.trials:
-        message = f"the space has only {size} configurations: the sweep ends after them, before {spec.budget.trials}."
-        yield Finding(at, message)
-    elif size is not None and size > spec.budget.trials and spec.study.sampler.type == "grid":
-        yield Finding(at, f"the grid has {size} configurations; {spec.budget.trials} trials leave the others out.")
-
-
-def _data_notes(data: DataSpec, task: Task) -> Iterator[Finding]:
-    if data.validation == data.train:
-        yield Finding(("data", "validation"), "this is the training file: trials are judged by rows they learned from.")
-    if data.test is not None and data.test in (data.train, data.validation):
-        yield Finding(("data", "test"), "these rows are used by trials; a test set should be rows that none has seen.")
-    unused = ("prompt", "completion") if task == "classification" else ("text", "label")
-    for name in unused:
-        if name in data.model_fields_set:
-            yield Finding(("data", name), f"this has no effect for task {task}.")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from finesweep.errors import SpecError
 from finesweep.events import Configuration
+from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, show, unknown
 from finesweep.spec.sweep import TrainingSpec
 
@@ -106,7 +107,7 @@ OWNED: Mapping[str, str] = {  # a TrainingArguments field that cannot be set -> 
     "skip_memory_metrics": "finesweep measures memory itself",
 }
 _FORMER: Mapping[str, str] = {  # not fields of transformers 5, but often looked for
-    "warmup_ratio": "transformers 5 has no warmup_ratio; give `warmup_steps`",
+    "warmup_ratio": "transformers 5 knows only `warmup_steps`; give those",
     "train_batch_size": _BATCH,
     "max_seq_length": "write `max_length` under `data`",
     "max_length": "write `max_length` under `data`",
@@ -191,8 +192,6 @@ def default_of(name: str) -> Any:
 
 def settings_for(training: TrainingSpec, configuration: Configuration) -> TrainingSpec:
     """Lay a trial's configuration over the fixed settings. Raise SpecError if a (derived) value is not allowed."""
-    from finesweep.spec.explain import explain  # explain needs the names above
-
     values = {**training.model_dump(exclude_unset=True), **configuration}
     problems = {name: problem for name, value in configuration.items() if (problem := _problem(name, value))}
     try:

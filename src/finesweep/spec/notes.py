@@ -1,0 +1,60 @@
+"""What is allowed in a sweep but may not be meant. In: a spec without faults. Out: findings by key path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from finesweep.events import Value
+from finesweep.spec.capabilities import sampler_notes
+from finesweep.spec.faults import Finding
+from finesweep.spec.reference_rules import absent_parameters
+from finesweep.spec.space import fixed_settings, space_size
+from finesweep.spec.space_rules import ROOT, Space
+from finesweep.spec.study import NoPruner
+from finesweep.spec.sweep import METRICS, DataSpec, SweepSpec, Task
+
+
+def find_notes(spec: SweepSpec) -> Iterator[Finding]:
+    """Say what is allowed but may not be meant. Only for a spec without faults."""
+    study, parameters = spec.study, spec.study.parameters
+    fixed = fixed_settings(spec.training, parameters)
+    yield from sampler_notes(
+        study.sampler, parameters, prunes=not isinstance(study.pruner, NoPruner), n_trials=spec.budget.trials
+    )
+    yield from _size_notes(spec, fixed)
+    if study.pruner.compare_at == "examples" and not isinstance(study.pruner, NoPruner) and "epochs" in parameters:
+        message = (
+            "trials are compared after the same number of examples while epochs is searched, which favours short"
+            " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
+        )
+        yield Finding(("study", "pruner", "compare_at"), message)
+    better = METRICS[spec.task][study.objective.metric]
+    if study.objective.direction != better:
+        message = f"{study.objective.metric} is better the other way: did you mean `direction: {better}`?"
+        yield Finding(("study", "objective", "direction"), message)
+    for name in absent_parameters(Space(parameters, frozenset(), fixed)):
+        yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
+    yield from _data_notes(spec.data, spec.task)
+    if spec.training.unfrozen_layers and fixed.get("method") == "full":
+        yield Finding(("training", "unfrozen_layers"), "this has no effect: method full trains all layers.")
+
+
+def _size_notes(spec: SweepSpec, fixed: Mapping[str, Value]) -> Iterator[Finding]:
+    size = space_size(spec.study.parameters, fixed=fixed)
+    at = ("budget", "trials")
+    if size is not None and size < spec.budget.trials:
+        message = f"the space has only {size} configurations: the sweep ends after them, before {spec.budget.trials}."
+        yield Finding(at, message)
+    elif size is not None and size > spec.budget.trials and spec.study.sampler.type == "grid":
+        yield Finding(at, f"the grid has {size} configurations; {spec.budget.trials} trials leave the others out.")
+
+
+def _data_notes(data: DataSpec, task: Task) -> Iterator[Finding]:
+    if data.validation == data.train:
+        yield Finding(("data", "validation"), "this is the training file: trials are judged by rows they learned from.")
+    if data.test is not None and data.test in (data.train, data.validation):
+        yield Finding(("data", "test"), "these rows are used by trials; a test set should be rows that none has seen.")
+    unused = ("prompt", "completion") if task == "classification" else ("text", "label")
+    for name in unused:
+        if name in data.model_fields_set:
+            yield Finding(("data", name), f"this has no effect for task {task}.")
