@@ -1,0 +1,86 @@
+"""The Trainer behind the seam: one per worker process, trials one after another.
+
+In: a resolved sweep, its grid, two folders. Out: attempt results. Data, tokenizer and base weights are loaded once; a
+trial leaves nothing behind but what is on disk.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from finesweep.errors import ResourcesError
+from finesweep.events import AttemptResult, Grid, TrialSpec
+from finesweep.spec.sweep import SweepSpec
+from finesweep.trainer import Reporter
+from finesweep.training.checkpoints import TrialFolder
+from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
+from finesweep.training.prepare import load_split, prepare
+from finesweep.training.recipe import Shared, on_cpu, train
+
+
+@dataclass(frozen=True)
+class TransformersTrainerFactory:
+    """Picklable: called once in each worker."""
+
+    spec: SweepSpec
+    grid: Grid
+    artifact_dir: Path
+    cache_dir: Path
+
+    def __call__(self) -> TransformersTrainer:
+        """Load what trials share. Raises ResourcesError, DataError or ModelError."""
+        check_devices(self.spec)
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(int(threads))  # torch reads it at import only, which may have been earlier
+        return TransformersTrainer(self.spec, self.grid, self.artifact_dir, load_shared(self.spec, self.cache_dir))
+
+
+class TransformersTrainer:
+    def __init__(self, spec: SweepSpec, grid: Grid, artifact_dir: Path, shared: Shared) -> None:
+        self._spec, self._grid, self._artifact_dir, self._shared = spec, grid, artifact_dir, shared
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
+        try:
+            return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
+        finally:
+            forget_trial()
+
+
+def load_shared(spec: SweepSpec, cache_dir: Path) -> Shared:
+    prepared = prepare(spec, cache_dir=cache_dir)
+    source = resolve_model(spec.model, cache_dir=cache_dir)
+    tokenizer = load_tokenizer(source)
+    return Shared(
+        tokenizer=tokenizer,
+        base_model=BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer),
+        train=load_split(prepared, "train"),
+        validation=load_split(prepared, "validation"),
+    )
+
+
+def check_devices(spec: SweepSpec) -> None:
+    """Raise ResourcesError unless this process sees one GPU at most: transformers would spread a trial over all."""
+    n = 0 if on_cpu(spec) else torch.cuda.device_count()
+    if n > 1:
+        raise ResourcesError(
+            f"this process sees {n} GPUs (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}), "
+            "but a trial runs on one. Name one before starting, for example CUDA_VISIBLE_DEVICES=0, or set "
+            "resources.devices: cpu."
+        )
+
+
+def forget_trial() -> None:
+    """Give back what a trial held: accelerate keeps process-wide state, and models lie in reference cycles."""
+    GradientState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
