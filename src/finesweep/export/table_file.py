@@ -14,7 +14,7 @@ from finesweep.results.columns import json_rows
 
 
 def export_table(frame: pd.DataFrame, path: Path, *, force: bool = False) -> None:
-    """Write a frame to `path`, whole. Raises ExportError for an unknown ending, or a file that is there if not forced."""
+    """Write a frame to `path`, whole. Raises ExportError for an unknown ending or, if not forced, an existing file."""
     kinds = {".csv": _csv, ".json": _json, ".parquet": _parquet, ".md": _markdown}
     if path.suffix.lower() not in kinds:
         raise ExportError(f"{path}: ending {path.suffix!r} is unknown. Known: {', '.join(kinds)}.")

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from finesweep.errors import SweepHeldError
 from finesweep.results.schema import sweeps
 
+PROC = Path("/proc")
 LEASE_S = 60.0  # a driver renews several times in this while; a reader calls it dead afterwards
 
 
@@ -88,12 +89,12 @@ def refuse_if_held(row: Any, *, now_s: float) -> None:  # Any: a row of sweeps
         )
 
 
-def is_alive(holder: Holder) -> bool:
+def is_alive(holder: Holder, *, proc: Path = PROC) -> bool:
     """Tell whether a process of this host still exists and is the same one."""
-    started = process_started(holder.pid)
+    started = process_started(holder.pid, proc=proc)
     if started is not None and holder.started is not None:
         return started == holder.started
-    if Path("/proc/self/stat").exists():
+    if (proc / "self").exists():
         return started is not None
     try:
         os.kill(holder.pid, 0)
@@ -104,10 +105,10 @@ def is_alive(holder: Holder) -> bool:
     return True
 
 
-def process_started(pid: int) -> int | None:
+def process_started(pid: int, *, proc: Path = PROC) -> int | None:
     """Read when a process of this host started, in clock ticks since boot; None if it or /proc is not there."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        stat = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and brackets

@@ -10,6 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from finesweep.errors import ResultsError
+from finesweep.results.url import redacted
 from finesweep.results.values import ExactJson, PlainText
 
 SCHEMA_VERSION = 1
@@ -151,7 +152,7 @@ def stored_version(connection: sa.Connection) -> int | None:
     version = connection.execute(sa.select(sa.func.max(version_table.c.version))).scalar()
     if version is not None and version > SCHEMA_VERSION:
         raise ResultsError(
-            f"{connection.engine.url}: its tables have schema version {version}, made by a newer "
+            f"{redacted(connection.engine.url)}: its tables have schema version {version}, made by a newer "
             f"finesweep; this one knows up to {SCHEMA_VERSION}. Upgrade finesweep, or name another results database."
         )
     return version

@@ -14,7 +14,6 @@ from finesweep.errors import ResultsError
 
 DEFAULT_FILE = "finesweep.db"
 POSTGRESQL_DRIVER = "postgresql+psycopg"
-SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
 
 
 def resolve_url(given: str | Path | None = None, *, folder: Path) -> str:
@@ -48,14 +47,13 @@ def resolve_url(given: str | Path | None = None, *, folder: Path) -> str:
             )
 
 
-def redacted(url: str) -> str:
+def redacted(url: str | sa.URL) -> str:
     """Replace every password in a URL by ***. Never raises, whatever the text."""
     try:
-        parsed = sa.make_url(url)
+        text = sa.make_url(url).render_as_string(hide_password=True)
     except (sa.exc.ArgumentError, ValueError):
-        return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", re.sub(r"(?i)(password=)[^&\s]*", r"\1***", url))
-    hidden = {key: "***" for key in parsed.query if key.lower() in SECRET_QUERY_KEYS}
-    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+        text = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", str(url))
+    return re.sub(r"(?i)(password=)[^&\s]*", r"\1***", text)
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -25,7 +25,7 @@ from finesweep.results.lease import Holder
 from finesweep.results.names import unknown_sweep
 from finesweep.results.recording import record
 from finesweep.results.schema import SweepState, create_tables, sweeps
-from finesweep.results.url import resolve_url
+from finesweep.results.url import redacted, resolve_url
 from finesweep.spec.sweep import SweepSpec
 
 Clock = Callable[[], float]  # seconds since the epoch
@@ -59,7 +59,7 @@ class ResultsWriter:
     """Every method is one short transaction. May be used from several threads; one at a time has the connection."""
 
     def __init__(self, url: str, engine: sa.Engine, clock: Clock) -> None:
-        self._url = url
+        self.url = url
         self._engine = engine
         self._clock = clock
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class ResultsWriter:
             taken = connection.execute(sa.select(sweeps.c.id).where(sweeps.c.name == spec.name)).first()
             if taken is not None:
                 raise SweepNameError(
-                    f"name: sweep {spec.name!r} is already in {self._engine.url}. "
+                    f"name: sweep {spec.name!r} is already in {redacted(self.url)}. "
                     "Go on with it (finesweep resume, finesweep extend), or give this one another --name."
                 )
             connection.execute(
@@ -201,7 +201,7 @@ class ResultsWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with self._lock, translated(self._url), self._engine.begin() as connection:
+        with self._lock, translated(self.url), self._engine.begin() as connection:
             yield connection
 
     @contextmanager

@@ -123,8 +123,7 @@ def _metrics_at_value(results: Results, sweep: str, frame: pd.DataFrame, metrics
     trials = frame[["number", "value_step", "reused_from"]]
     trials = trials.assign(worker=trials["reused_from"].fillna(trials["number"]))
     trials = trials.assign(step=trials["value_step"].fillna(trials["worker"].map(last).astype("Int64")))
-    wide = points[points["metric"].isin(list(metrics))].pivot(
-        index=["number", "step"], columns="metric", values="value"
-    )
+    chosen = points[points["metric"].isin(metrics)]
+    wide = chosen.pivot(index=["number", "step"], columns="metric", values="value").add_prefix(METRIC_PREFIX)
     merged = trials.merge(wide.reset_index().rename(columns={"number": "worker"}), how="left", on=["worker", "step"])
-    return merged[["number", *metrics]].rename(columns={name: f"{METRIC_PREFIX}{name}" for name in metrics})
+    return merged[["number", *(f"{METRIC_PREFIX}{name}" for name in metrics)]]

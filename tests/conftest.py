@@ -1,0 +1,87 @@
+"""Samples that the tests of several rooms share: a sweep, and the events of a trial's life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from finesweep.events import (
+    AttemptDescribed,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    Decision,
+    Ending,
+    Event,
+    Report,
+    Reported,
+    Source,
+    TrialFinished,
+    TrialState,
+    TrialSuggested,
+)
+from finesweep.spec.sweep import SweepSpec
+
+CONFIGURATION = {"learning_rate": 3.2e-05, "batch_size": 16, "scheduler": "cosine"}
+
+
+@pytest.fixture
+def make_spec() -> Callable[..., SweepSpec]:
+    """Make a resolved sweep; keyword arguments replace whole sections."""
+
+    def make(
+        name: str = "tickets", *, metric: str = "accuracy", direction: str = "maximize", **sections: Any
+    ) -> SweepSpec:
+        parameters = {
+            "learning_rate": {"type": "float", "low": 1e-6, "high": 1e-3, "log": True},
+            "batch_size": {"type": "categorical", "choices": [8, 16, 32]},
+            "scheduler": {"type": "categorical", "choices": ["linear", "cosine"]},
+        }
+        content = {
+            "name": name,
+            "model": "tiny",
+            "task": "classification",
+            "data": {"train": "/data/train.jsonl", "validation": "/data/validation.jsonl"},
+            "budget": {"trials": 10},
+            "study": {"objective": {"metric": metric, "direction": direction}, "parameters": parameters},
+        }
+        return SweepSpec.model_validate(content | sections)
+
+    return make
+
+
+@pytest.fixture
+def trial_events() -> Callable[..., list[Event]]:
+    """Make the events of a trial that ran in one attempt, one report each 100 examples."""
+
+    def make(
+        number: int,
+        values: Sequence[float] = (0.5, 0.75),
+        *,
+        state: TrialState | None = TrialState.COMPLETE,
+        reason: str | None = None,
+        configuration: Mapping[str, Any] = CONFIGURATION,
+        metric: str = "accuracy",
+    ) -> list[Event]:
+        names = dict.fromkeys(configuration, "{}")
+        events: list[Event] = [
+            TrialSuggested(number, configuration, configuration, names, Source.SAMPLER, {}, {}),
+            AttemptStarted(number, 1),
+            AttemptDescribed(number, 1, {"device": "cpu"}),
+        ]
+        for step, value in enumerate(values, 1):
+            report = Report(step * 100, {metric: value, "loss": 1 / step}, step * 100 + 4)
+            events.append(Reported(number, 1, report, Decision.CONTINUE, {}))
+        if state is None:
+            return events
+        is_complete = state is TrialState.COMPLETE
+        ending = {TrialState.COMPLETE: Ending.DONE, TrialState.PRUNED: Ending.STOPPED}.get(state, Ending.FAILED)
+        events.append(AttemptEnded(number, 1, AttemptResult(ending, reason)))
+        best = max(values) if is_complete else None
+        step = (list(values).index(max(values)) + 1) * 100 if is_complete else None
+        events.append(TrialFinished(number, state, reason, best, step))
+        return events
+
+    return make
