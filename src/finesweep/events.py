@@ -5,7 +5,7 @@ Everything here is frozen, picklable and free of heavy imports: these values cro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,7 +17,7 @@ Configuration = Mapping[str, Value]  # the active parameters of a trial under th
 class TrialState(StrEnum):
     """Where a trial stands. RUNNING without a live driver is shown as INTERRUPTED."""
 
-    WAITING = "WAITING"  # the twin of a running trial: takes over its result, or runs should it fail
+    WAITING = "WAITING"  # not begun: next in the queue, or the twin of a running trial, whose result it takes over
     RUNNING = "RUNNING"
     INTERRUPTED = "INTERRUPTED"  # paused cleanly, to be resumed under its own number
     COMPLETE = "COMPLETE"
@@ -157,7 +157,8 @@ class TrialFinished:
     value: float | None  # COMPLETE: the objective; PRUNED: None
     value_step: int | None  # the step that the value came from
     reused_from: int | None = None
-    study_attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # what sampler and pruner keep with the trial
+    study_attributes: Mapping[str, Any] = field(default_factory=dict)  # and with the study
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ Event = (
     | TrialFinished
     | TrialInterrupted
 )
-Listener = Callable[[Event], None]
+Listener = Callable[[Sequence[Event]], None]  # events that belong together are handed over, and stored, together
 
 
 # --- what a broker is rebuilt from -----------------------------------------------------------------------------
@@ -201,6 +202,8 @@ class TrialRecord:
     reason: str | None = None
     twin_of: int | None = None
     reused_from: int | None = None
+    started_at: float | None = None  # seconds since the epoch
+    finished_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""Each attempt's log: what its trainer printed and logged, in the trial's artifact folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from finesweep.events import TrialSpec
+
+
+def log_path(artifact_dir: Path, number: int) -> Path:
+    return artifact_dir / f"trial-{number:04d}" / "log.txt"
+
+
+@contextlib.contextmanager
+def capture_output(artifact_dir: Path, trial: TrialSpec) -> Iterator[None]:
+    """Send stdout, stderr and log records of this process to the trial's log while an attempt runs.
+
+    For a worker process, which runs one attempt at a time.
+    """
+    path = log_path(artifact_dir, trial.number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"--- trial {trial.number}, attempt {trial.attempt}, {began}: {dict(trial.configuration)}\n")
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            root.removeHandler(handler)

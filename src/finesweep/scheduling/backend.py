@@ -1,0 +1,83 @@
+"""The seam between deciding and running: a backend owns workers and time, and asks the broker for everything else."""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
+from finesweep.trainer import Reporter, Trainer
+
+if TYPE_CHECKING:  # workers import this module, and have no use for optuna
+    from finesweep.search.broker import TrialBroker
+
+Tick = Callable[[], None]
+
+
+class Backend(Protocol):
+    """Runs trials until the broker has no more.
+
+    Each attempt handed out by `broker.suggest` comes back exactly once, by `finish` or `give_back`.
+    """
+
+    def run(self, broker: TrialBroker, tick: Tick) -> None:
+        """Run to the end, calling `tick` at least once a second (and between any two reports where all is in one)."""
+
+
+def run_attempt(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+    """Train one attempt; whatever the trainer raises, even SystemExit, comes back as a FAILED attempt."""
+    try:
+        return trainer.run(trial, StrictReporter(reporter))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        text = traceback.format_exc()
+        logging.getLogger("finesweep.trial").error("trial %d failed:\n%s", trial.number, text)
+        return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=text)
+
+
+class StrictReporter:
+    """Holds a trainer to the contract, and gives the same answer once it was told to stop or pause."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._last_step: int | None = None
+        self._decision = Decision.CONTINUE
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        self._reporter.describe(facts)
+
+    def report(self, report: Report) -> Decision:
+        """Raises ValueError for steps that do not rise and TypeError for metrics that are not numbers."""
+        if self._last_step is not None and report.step <= self._last_step:
+            raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
+        metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
+        self._last_step = report.step
+        if self._decision is Decision.CONTINUE:
+            checked = Report(
+                step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
+            )
+            self._decision = self._reporter.report(checked)
+        return self._decision
+
+    def poll(self) -> Decision:
+        if self._decision is Decision.CONTINUE:
+            self._decision = self._reporter.poll()
+        return self._decision
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"metric {name!r} is {value!r}: metrics are numbers") from None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,288 @@
+"""The Ray backend: Tune schedules attempts over the slots of this box or of a cluster; the broker decides.
+
+A Searcher and a TrialScheduler defer to the broker. A Tune trial is one attempt: what becomes of the trial when its
+worker dies is the broker's affair, so Tune itself retries nothing and stops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finesweep.errors import ResourcesError
+from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
+from finesweep.scheduling.backend import Tick
+from finesweep.scheduling.slots import Slots, device_environment
+from finesweep.search.broker import NoTrial, TrialBroker
+from finesweep.trainer import TrainerFactory
+
+# Read by ray when it is imported or started, in this process and in those it starts.
+_RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the terminal is ours
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a worker stays where the user's own modules can be found
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours pauses the trials
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the results database is the truth, not Tune's snapshots
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",  # sic; we check before we start
+}
+os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_SETTINGS.items()})
+
+import ray  # noqa: E402  # after its settings
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker  # noqa: E402
+
+# Workers that die before they say a word: after so many in a row something is wrong with the machine, not the trial.
+MOST_FAILED_STARTS = 3
+
+
+@dataclass(frozen=True)
+class RayBackend:
+    """Runs trials on Ray Tune.
+
+    With `address` the trials run on that cluster, and `slots` says only what a trial takes; without, Ray is started
+    here on the slots' devices and stopped at the end. A Ray that this process is connected to already is used as is.
+    """
+
+    trainer_factory: TrainerFactory
+    slots: Slots
+    log_dir: Path
+    address: str | None = None
+
+    def run(self, broker: TrialBroker, tick: Tick) -> None:
+        started = self._connect()
+        staging = Path(tempfile.mkdtemp(prefix="finesweep-tune-"))
+        try:
+            self._tune(broker, tick, staging)
+        finally:
+            if started:
+                ray.shutdown()
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _connect(self) -> bool:
+        if ray.is_initialized():
+            return False
+        for name in ("ray", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters comes back as attempts lost
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        try:
+            if self.address is not None:
+                ray.init(address=self.address, **quiet)
+            else:
+                if self.slots.devices:
+                    os.environ.update(device_environment(self.slots))
+                os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers find what this process finds
+                ray.init(
+                    address="local",
+                    num_cpus=self.slots.cpus_per_trial * self.slots.n_slots,
+                    num_gpus=len(self.slots.devices),
+                    include_dashboard=False,
+                    **quiet,
+                )
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            where = f"the cluster at {self.address}" if self.address else "a local Ray"
+            raise ResourcesError(
+                f"resources.address: cannot connect to {where}: {error}. Check that it runs (`ray status`) and has the "
+                "same versions of ray and Python."
+            ) from error
+        return True
+
+    def _tune(self, broker: TrialBroker, tick: Tick, staging: Path) -> None:
+        per_trial = {"cpu": self.slots.cpus_per_trial, "gpu": self.slots.gpus_per_trial}
+        n_slots = self._n_slots(per_trial)
+        # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(n_slots)
+        trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
+        attempts = _Attempts(broker, n_slots=n_slots)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, per_trial),
+            tune_config=tune.TuneConfig(
+                search_alg=_BrokerSearcher(attempts),
+                scheduler=_BrokerScheduler(attempts, tick),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(staging),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+        attempts.raise_fault()
+
+
+    def _n_slots(self, per_trial: Mapping[str, float]) -> int:
+        """Count the slots of this box, or how many trials fit on the cluster as it is now."""
+        there = ray.cluster_resources()
+        fits = []
+        for kind, amount in {"CPU": per_trial["cpu"], "GPU": per_trial["gpu"]}.items():
+            if amount > there.get(kind, 0):
+                raise ResourcesError(
+                    f"a trial takes {amount:g} {kind}, the Ray cluster has {there.get(kind, 0):g}. "
+                    f"Lower resources.{kind.lower()}s_per_trial or add nodes."
+                )
+            if amount:
+                fits.append(int(there[kind] / amount + 1e-9))
+        return min(fits) if self.address is not None else min(self.slots.n_slots, *fits)
+
+
+class _Attempts:
+    """Which Tune trial is which attempt, and how each is doing: what searcher and scheduler both need to know."""
+
+    def __init__(self, broker: TrialBroker, *, n_slots: int) -> None:
+        self.broker = broker
+        self._n_slots = n_slots
+        self._numbers: dict[str, int] = {}  # Tune's id -> trial number, for attempts not ended yet
+        self._begun: set[int] = set()
+        self._failed_starts = 0
+        self._fault: ResourcesError | None = None
+
+    def next(self, tune_id: str) -> TrialSpec | NoTrial:
+        # One beyond the slots: asked for ahead, so that no slot waits for the sampler.
+        if len(self._numbers) > self._n_slots:
+            return NoTrial.WAIT
+        trial = self.broker.suggest()
+        if isinstance(trial, TrialSpec):
+            self._numbers[tune_id] = trial.number
+        return trial
+
+    def number(self, tune_id: str) -> int:
+        return self._numbers[tune_id]
+
+    def begin(self, number: int) -> None:
+        self._begun.add(number)
+        self._failed_starts = 0
+        self.broker.begin(number)
+
+    def end(self, tune_id: str, result: AttemptResult) -> None:
+        number = self._numbers.pop(tune_id)
+        self._begun.discard(number)
+        self.broker.finish(number, result)
+
+    def withdraw(self, tune_id: str) -> None:
+        """Give back an attempt that has not ended: it is not charged for a worker that never got to it."""
+        number = self._numbers.pop(tune_id, None)
+        if number is not None:
+            self._begun.discard(number)
+            self.broker.give_back(number)
+
+    def lose(self, tune_id: str, reason: str) -> None:
+        number = self._numbers.get(tune_id)
+        if number is None:
+            return
+        if number in self._begun:
+            self.end(tune_id, AttemptResult(Ending.LOST, reason=reason))
+            return
+        self.withdraw(tune_id)
+        self._failed_starts += 1
+        if self._failed_starts >= MOST_FAILED_STARTS:
+            self._fault = ResourcesError(
+                f"{self._failed_starts} workers in a row died before they began a trial. The last one: {reason}"
+            )
+            self.broker.halt("workers cannot start", pause=True)
+
+    def raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+
+class _BrokerSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
+    """Tune asks for configurations; the broker has attempts."""
+
+    def __init__(self, attempts: _Attempts) -> None:
+        super().__init__()
+        self._attempts = attempts
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        match self._attempts.next(trial_id):
+            case NoTrial.WAIT:
+                return None
+            case NoTrial.EXHAUSTED:
+                return str(Searcher.FINISHED)
+            case trial:
+                return {ASSIGNMENT: trial}
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the scheduler hears of every ending first, with more to go by."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the results database is what a sweep is resumed from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep is resumed from the results database, not from Tune's files")
+
+
+class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
+    """Tune brings results; the broker decides, and the decision goes back to the worker.
+
+    Tune's own STOP is used only when a worker has said how its attempt ended, so the actor is idle by then.
+    """
+
+    def __init__(self, attempts: _Attempts, tick: Tick) -> None:
+        super().__init__()
+        self._attempts = attempts
+        self._tick = tick
+
+    def choose_trial_to_run(self, controller: Any) -> Any:
+        """Tune calls this at every turn of its loop, ten times a second and more."""
+        self._tick()
+        if self._attempts.broker.halted:
+            for trial in controller.get_live_trials():
+                if trial.status == trial.PENDING:
+                    controller.stop_trial(trial)
+            return None
+        return super().choose_trial_to_run(controller)
+
+    def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        number = self._attempts.number(trial.trial_id)
+        broker = self._attempts.broker
+        worker = trial.temporary_state.ray_actor
+        messages = result[MESSAGES]
+        for message in messages:
+            self._attempts.begin(number)
+            match message:
+                case Report():
+                    worker.answer.remote(broker.report(number, message))
+                case AttemptResult():
+                    self._attempts.end(trial.trial_id, message)
+                    return str(TrialScheduler.STOP)
+                case facts:
+                    broker.describe(number, facts)
+        if not messages and (word := broker.poll(number)) is not Decision.CONTINUE:
+            worker.tell.remote(word)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, controller: Any, trial: Any) -> None:
+        self._attempts.lose(trial.trial_id, _loss(trial))
+
+    def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        self._attempts.withdraw(trial.trial_id)
+
+
+def _loss(trial: Any) -> str:
+    """Say in a line how a worker was lost: of an exception's traceback the last line, of a death the first."""
+    path = trial.error_file
+    text = Path(path).read_text(encoding="utf-8") if path and Path(path).exists() else ""
+    lines = [line.strip() for line in text.rpartition("Failure #")[2].splitlines()[1:] if line.strip()]
+    if not lines:
+        return "worker lost"
+    return f"worker lost: {lines[-1] if lines[-1].partition(':')[0].endswith('Error') else lines[0]}"[:500]

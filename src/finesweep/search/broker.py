@@ -1,0 +1,514 @@
+"""The broker: the one object that asks and tells Optuna and answers the backend's questions.
+
+Passive: it has no clock, no thread and no file of its own. Every change is handed to the listener before it is acted
+on, so that a broker rebuilt from what the listener stored goes on where this one left off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.storages import InMemoryStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as OptunaState
+
+from finesweep.events import (
+    AttemptDescribed,
+    AttemptEnded,
+    AttemptResult,
+    AttemptStarted,
+    Configuration,
+    Decision,
+    Ending,
+    Event,
+    Grid,
+    Listener,
+    Report,
+    Reported,
+    Source,
+    SweepHistory,
+    TrialFinished,
+    TrialInterrupted,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+    TrialSuggested,
+)
+from finesweep.search.pruners import make_pruner
+from finesweep.search.records import frozen_trial
+from finesweep.search.samplers import make_sampler
+from finesweep.search.space import list_configurations, stored_parameters, suggest_configuration
+from finesweep.spec.study import StudySpec
+
+# Repeats of known configurations in a row before the sampler is helped to one that is new.
+REPEATS_BEFORE_HELP = 5
+# In a space too large to list, this many repeats in a row mean that the sampler has nothing new to say.
+REPEATS_BEFORE_END = 100
+
+RUNG = "rung"
+DIVERGED = "diverged"
+BY_HAND = "by hand"
+
+
+class NoTrial(StrEnum):
+    """Why there is no trial to run."""
+
+    WAIT = "wait"  # ask again: something that is running may yet have to be run again
+    EXHAUSTED = "exhausted"  # for good: the budget or the space is used up, or the sweep was halted
+
+
+@dataclass(slots=True)
+class _Live:
+    """A trial that has no outcome yet."""
+
+    number: int
+    trial: Trial
+    configuration: Configuration
+    attempts: int = 0
+    lost: int = 0
+    decisions: dict[int, Decision] = field(default_factory=dict)  # by step
+    values: dict[int, float] = field(default_factory=dict)  # the objective's metric by step
+
+
+class TrialBroker:
+    """Suggest trials, judge their reports, record how they end."""
+
+    def __init__(
+        self,
+        study: StudySpec,
+        *,
+        name: str,
+        grid: Grid,
+        n_trials: int,
+        retries: int,
+        listener: Listener,
+        starting: Sequence[tuple[Source, Configuration]] = (),
+        fixed: Configuration | None = None,
+        history: SweepHistory | None = None,
+    ) -> None:
+        """Begin a sweep, or go on with the one in `history`.
+
+        Args:
+            n_trials: trained trials in total; a configuration met before takes over the earlier result and is free.
+            retries: how often a trial is begun again after its worker was lost.
+            starting: configurations, perhaps partial, to be tried before the sampler is asked.
+            fixed: the sweep's settings, on which conditions and branches may depend.
+        """
+        history = history or SweepHistory()
+        self._spec = study
+        self._n_trials = n_trials
+        self._retries = retries
+        self._emit_to = listener
+        self._fixed = dict(fixed or {})
+        self._maximize = study.objective.direction == "maximize"
+        self._starting = self._usable(starting)
+        self._storage = InMemoryStorage()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study: Study = optuna.create_study(
+            storage=self._storage,
+            study_name=name,
+            direction=study.objective.direction,
+            sampler=make_sampler(study, n_trials_before=len(history.trials)),
+            pruner=make_pruner(study.pruner, grid),
+        )
+        self._study_id = self._storage.get_study_id_from_name(name)
+        self._live: dict[int, _Live] = {}
+        self._queue: deque[int] = deque()  # to be run before the sampler is asked again
+        self._in_flight: set[int] = set()  # handed to the backend and not given back
+        self._twins: defaultdict[int, list[int]] = defaultdict(list)  # trial -> those that wait for its result
+        self._known: dict[str, int] = {}  # configuration -> the trial that has or will have its result
+        self._n_started_given = 0  # of self._starting
+        self._n_charged = 0  # trials that cost work; reused ones do not
+        self._repeats = 0
+        self._unseen: Iterator[Configuration] | None = None
+        self._halt_reason: str | None = None
+        self._pausing = False
+        self._restore(history)
+
+    # --- what a backend asks ------------------------------------------------------------------------------------
+
+    def suggest(self) -> TrialSpec | NoTrial:
+        """Give the next attempt to run."""
+        if self._halt_reason is None:
+            if self._queue:
+                return self._hand_out(self._queue.popleft())
+            while self._n_charged < self._n_trials and self._halt_reason is None:
+                number = self._ask()
+                if number is not None:
+                    return self._hand_out(number)
+        return NoTrial.WAIT if self._in_flight else NoTrial.EXHAUSTED
+
+    def begin(self, number: int) -> None:
+        """Note that a worker has begun the attempt that was handed out. Later calls change nothing."""
+        live = self._live.get(number)
+        if live is None or self._begun(live):
+            return
+        live.attempts += 1
+        self._emit(AttemptStarted(number, live.attempts))
+
+    def describe(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Keep facts that only the worker knows."""
+        live = self._live.get(number)
+        if live is not None:
+            self.begin(number)
+            self._emit(AttemptDescribed(number, live.attempts, dict(facts)))
+
+    def report(self, number: int, report: Report) -> Decision:
+        """Judge a report. The same step reported again gets the same answer and changes nothing."""
+        live = self._live.get(number)
+        if live is None:
+            return Decision.STOP
+        self.begin(number)
+        known = live.decisions.get(report.step)
+        if known is not None:
+            return self._or_pause(known, report)
+        return self._judge(live, report)
+
+    def poll(self, number: int) -> Decision:
+        """Answer a worker that asks between reports."""
+        if number not in self._live:
+            return Decision.STOP
+        return Decision.PAUSE if self._pausing else Decision.CONTINUE
+
+    def finish(self, number: int, result: AttemptResult) -> None:
+        """Take back an attempt; give the trial its outcome, or another attempt."""
+        self._in_flight.discard(number)
+        live = self._live.get(number)
+        if live is None:  # its outcome was decided when it was stopped; its worker has now cleaned up
+            frozen = self._storage.get_trial(self._trial_id(number))
+            self._emit(AttemptEnded(number, int(frozen.user_attrs.get("attempts", 1)), result))
+            return
+        self.begin(number)
+        ended = AttemptEnded(number, live.attempts, result)
+        match result.ending:
+            case Ending.DONE:
+                self._complete(live, ended)
+            case Ending.FAILED:
+                self._fail(live, result.reason or "the trainer failed", ended)
+            case Ending.STOPPED:
+                self._fail(live, "the trainer ended as stopped without being told to stop", ended)
+            case Ending.LOST:
+                self._lose(live, result.reason or "worker lost", ended)
+            case Ending.PAUSED:
+                self._emit(ended, TrialInterrupted(number))
+                self._queue.append(number)
+
+    def give_back(self, number: int) -> None:
+        """Take back an attempt that no worker has begun; it is the next to be handed out."""
+        self._in_flight.discard(number)
+        if number in self._live:
+            self._queue.appendleft(number)
+
+    # --- what the composition root asks -------------------------------------------------------------------------
+
+    @property
+    def halted(self) -> str | None:
+        """The reason why no further trials are suggested, if there is one beyond the budget of trials."""
+        return self._halt_reason
+
+    def halt(self, reason: str, *, pause: bool) -> None:
+        """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
+        self._halt_reason = self._halt_reason or reason
+        self._pausing = self._pausing or pause
+
+    def extend(self, n_trials: int) -> None:
+        """Set the total of trained trials."""
+        self._n_trials = n_trials
+
+    def stop(self, number: int) -> bool:
+        """End a trial by hand, PRUNED. Tell whether it was there to be ended."""
+        live = self._live.get(number)
+        if live is None:
+            return False
+        self._prune(live, BY_HAND)
+        if number in self._queue:
+            self._queue.remove(number)
+        return True
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> int | None:
+        """Create the next trial; None if its result is known, or will be, or if there is nothing left to try."""
+        source, given = self._given()
+        if given is None and self._repeats >= REPEATS_BEFORE_HELP:
+            given = self._next_unseen()
+            if given is None:
+                self.halt("the search space is used up: every configuration has been tried", pause=False)
+                return None
+        if given is not None:
+            self.study.enqueue_trial(stored_parameters(given, self._spec.parameters, fixed=self._fixed))
+        trial = self.study.ask()
+        configuration = suggest_configuration(trial, self._spec.parameters, fixed=self._fixed)
+        live = _Live(trial.number, trial, configuration)
+        self._live[live.number] = live
+        earlier = self._known.setdefault(_key(configuration), live.number)
+        twin_of = None if earlier == live.number else earlier
+        self._emit(
+            TrialSuggested(
+                number=live.number,
+                configuration=configuration,
+                parameters=trial.params,
+                distributions={name: distribution_to_json(d) for name, d in trial.distributions.items()},
+                source=source,
+                attributes=self._attributes(live.number),
+                study_attributes=self._study_attributes(),
+                twin_of=twin_of,
+            )
+        )
+        if twin_of is None:
+            self._repeats = 0
+            self._n_charged += 1
+            return live.number
+        self._repeats += 1
+        self._wait_for(live, twin_of)
+        return None
+
+    def _given(self) -> tuple[Source, Configuration | None]:
+        if self._n_started_given < len(self._starting):
+            source, configuration = self._starting[self._n_started_given]
+            self._n_started_given += 1
+            return source, configuration
+        return Source.SAMPLER, None
+
+    def _usable(self, starting: Sequence[tuple[Source, Configuration]]) -> list[tuple[Source, Configuration]]:
+        if self._spec.sampler.type != "grid":
+            return list(starting)
+        # Optuna's grid sampler cannot fill in what a partial configuration leaves out, and covers them all anyway.
+        return [(source, given) for source, given in starting if set(given) == set(self._spec.parameters)]
+
+    def _next_unseen(self) -> Configuration | None:
+        """Find a configuration that was not tried, in a space small enough to be listed."""
+        if self._unseen is None:
+            listed = list_configurations(self._spec.parameters, fixed=self._fixed)
+            if listed is None:  # too large to list: an empty answer only once the sampler keeps repeating itself
+                return {} if self._repeats < REPEATS_BEFORE_END else None
+            self._unseen = iter(listed)
+        return next((candidate for candidate in self._unseen if _key(candidate) not in self._known), None)
+
+    def _wait_for(self, live: _Live, twin: int) -> None:
+        if twin in self._live:
+            self._twins[twin].append(live.number)
+        else:
+            self._reuse(live, twin)
+
+    def _hand_out(self, number: int) -> TrialSpec:
+        live = self._live[number]
+        self._in_flight.add(number)
+        live.trial.set_user_attr("attempts", live.attempts + 1)
+        return TrialSpec(number=number, attempt=live.attempts + 1, configuration=live.configuration)
+
+    def _begun(self, live: _Live) -> bool:
+        return live.attempts == live.trial.user_attrs.get("attempts", 0)
+
+    # --- judging ------------------------------------------------------------------------------------------------
+
+    def _judge(self, live: _Live, report: Report) -> Decision:
+        metric = self._spec.objective.metric
+        value = report.metrics.get(metric)
+        if value is None:
+            known = ", ".join(sorted(report.metrics)) or "none"
+            self._fail(
+                live,
+                f'objective.metric "{metric}" is not among the reported metrics ({known})',
+                self._reported(live, report, Decision.STOP),
+            )
+            return Decision.STOP
+        live.trial.report(value, report.step)
+        live.values[report.step] = value
+        if _is_diverged(report, metric):
+            return self._stop(live, report, DIVERGED)
+        if not report.final and live.trial.should_prune():
+            return self._stop(live, report, RUNG)
+        live.decisions[report.step] = Decision.CONTINUE
+        self._emit(self._reported(live, report, Decision.CONTINUE))
+        return self._or_pause(Decision.CONTINUE, report)
+
+    def _or_pause(self, decision: Decision, report: Report) -> Decision:
+        return Decision.PAUSE if self._pausing and decision is Decision.CONTINUE and not report.final else decision
+
+    def _stop(self, live: _Live, report: Report, reason: str) -> Decision:
+        self._prune(live, reason, self._reported(live, report, Decision.STOP))
+        return Decision.STOP
+
+    def _reported(self, live: _Live, report: Report, decision: Decision) -> Reported:
+        return Reported(live.number, live.attempts, report, decision, self._attributes(live.number))
+
+    # --- outcomes -----------------------------------------------------------------------------------------------
+
+    def _complete(self, live: _Live, *before: Event) -> None:
+        finite = {step: value for step, value in live.values.items() if math.isfinite(value)}
+        if not finite:
+            self._fail(live, f'the trainer returned without reporting "{self._spec.objective.metric}"', *before)
+            return
+        if self._spec.objective.value == "last":
+            step = max(finite)
+        else:
+            better = max if self._maximize else min
+            step = better(sorted(finite), key=lambda at: finite[at])  # the earliest of equals
+        self._end(live, TrialState.COMPLETE, None, *before, value=finite[step], value_step=step)
+
+    def _prune(self, live: _Live, reason: str, *before: Event) -> None:
+        self._end(live, TrialState.PRUNED, reason, *before)
+
+    def _fail(self, live: _Live, reason: str, *before: Event) -> None:
+        self._end(live, TrialState.FAILED, reason, *before)
+
+    def _lose(self, live: _Live, reason: str, ended: AttemptEnded) -> None:
+        live.lost += 1
+        if live.lost > self._retries:
+            self._fail(live, f"{reason} ({live.lost} times; budget.retries is {self._retries})", ended)
+        else:
+            self._emit(ended, TrialInterrupted(live.number))
+            self._queue.appendleft(live.number)
+
+    def _reuse(self, live: _Live, origin: int) -> None:
+        """End a trial with the result of an earlier one of the same configuration."""
+        earlier = self._storage.get_trial(self._trial_id(origin))
+        for step, value in earlier.intermediate_values.items():
+            live.trial.report(value, step)
+        self._end(
+            live,
+            TrialState(earlier.state.name),
+            earlier.user_attrs.get("reason"),
+            value=earlier.value if earlier.state is OptunaState.COMPLETE else None,
+            value_step=earlier.user_attrs.get("value_step"),
+            reused_from=origin,
+        )
+
+    def _end(
+        self,
+        live: _Live,
+        state: TrialState,
+        reason: str | None,
+        *before: Event,
+        value: float | None = None,
+        value_step: int | None = None,
+        reused_from: int | None = None,
+    ) -> None:
+        for key, item in {"reason": reason, "value_step": value_step, "reused_from": reused_from}.items():
+            if item is not None:
+                live.trial.set_user_attr(key, item)
+        self.study.tell(live.trial, value, state=_OPTUNA_STATES[state])
+        del self._live[live.number]
+        self._emit(
+            *before,
+            TrialFinished(
+                number=live.number,
+                state=state,
+                reason=reason,
+                value=value,
+                value_step=value_step,
+                reused_from=reused_from,
+                attributes=self._attributes(live.number),
+                study_attributes=self._study_attributes(),
+            ),
+        )
+        self._settle_twins(live, failed=state is TrialState.FAILED)
+
+    def _settle_twins(self, origin: _Live, *, failed: bool) -> None:
+        twins = [self._live[number] for number in self._twins.pop(origin.number, []) if number in self._live]
+        if failed:
+            # A failure is no result: the first of those that waited is trained, the others wait for that one.
+            self._known.pop(_key(origin.configuration), None)
+            if twins:
+                first, *twins = twins
+                self._known[_key(first.configuration)] = first.number
+                self._n_charged += 1
+                self._queue.append(first.number)
+                self._twins[first.number].extend(twin.number for twin in twins)
+            return
+        for twin in twins:
+            self._reuse(twin, origin.number)
+
+    # --- going on after a restart -------------------------------------------------------------------------------
+
+    def _restore(self, history: SweepHistory) -> None:
+        for key, value in history.study_attributes.items():
+            self._storage.set_study_system_attr(self._study_id, key, value)
+        reports = {record.number: record.reports for record in history.trials}
+        waiting = [record for record in history.trials if not record.state.is_final and record.twin_of is not None]
+        for record in history.trials:
+            is_reused = record.reused_from is not None
+            self.study.add_trial(
+                frozen_trial(
+                    record, reports[record.reused_from if is_reused else record.number], self._spec.objective.metric
+                )
+            )
+            self._n_started_given += record.source is not Source.SAMPLER
+            if not record.state.is_final:
+                self._live[record.number] = self._revived(record)
+            if record in waiting or is_reused:
+                continue
+            self._n_charged += 1
+            if record.state is not TrialState.FAILED:
+                self._known[_key(record.configuration)] = record.number
+            if not record.state.is_final:
+                self._queue.append(record.number)
+        for record in waiting:
+            self._rejoin(record)
+
+    def _revived(self, record: TrialRecord) -> _Live:
+        metric = self._spec.objective.metric
+        return _Live(
+            number=record.number,
+            trial=Trial(self.study, self._trial_id(record.number)),
+            configuration=record.configuration,
+            attempts=record.attempts,
+            lost=record.lost_attempts,
+            decisions={report.step: Decision.CONTINUE for report in record.reports},
+            values={report.step: report.metrics[metric] for report in record.reports if metric in report.metrics},
+        )
+
+    def _rejoin(self, record: TrialRecord) -> None:
+        live = self._live[record.number]
+        earlier = self._known.setdefault(_key(record.configuration), record.number)
+        if earlier == record.number:  # the one it waited for has failed
+            self._n_charged += 1
+            self._queue.append(record.number)
+        else:
+            self._wait_for(live, earlier)
+
+    # --- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _emit(self, *events: Event) -> None:
+        self._emit_to(events)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+    def _attributes(self, number: int) -> dict[str, Any]:
+        return dict(self._storage.get_trial_system_attrs(self._trial_id(number)))
+
+    def _study_attributes(self) -> dict[str, Any]:
+        return dict(self._storage.get_study_system_attrs(self._study_id))
+
+
+_OPTUNA_STATES = {
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+def _is_diverged(report: Report, metric: str) -> bool:
+    """Tell whether the objective or a loss is not finite.
+
+    Other metrics may be undefined for good reasons, as a correlation of constant predictions is.
+    """
+    return any(
+        not math.isfinite(value) for name, value in report.metrics.items() if name == metric or name.endswith("loss")
+    )
+
+
+def _key(configuration: Configuration) -> str:
+    """Make equal configurations equal strings; 1, 1.0 and True stay different."""
+    return json.dumps(configuration, sort_keys=True)

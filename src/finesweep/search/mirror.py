@@ -1,0 +1,102 @@
+"""Optuna's own tables in the results database: a copy of the broker's study, for optuna.load_study and its dashboard.
+
+Our events are the truth and go first; the copy follows trial by trial, and is complete whenever a sweep pauses or
+ends. Inserting a finished trial whole costs a quarter of writing it as it grows.
+"""
+
+from __future__ import annotations
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+
+class OptunaMirror:
+    """Copies a study's trials into an RDB, in the order of their numbers."""
+
+    def __init__(self, url: str, study: Study) -> None:
+        self._study = study
+        self._storage = _open_storage(url)
+        copy = optuna.create_study(
+            storage=self._storage,
+            study_name=study.study_name,
+            direction=study.direction,
+            load_if_exists=True,
+        )
+        self._study_id = self._storage.get_study_id_from_name(copy.study_name)
+        self._unfinished = {t.number: t._trial_id for t in copy.get_trials(deepcopy=False) if not t.state.is_finished()}
+        self._n_copied = len(copy.get_trials(deepcopy=False))
+
+    def follow(self) -> None:
+        """Copy the finished trials before which none is unfinished."""
+        self._update_unfinished()
+        trials = self._study.get_trials(deepcopy=False)
+        while self._n_copied < len(trials) and trials[self._n_copied].state.is_finished():
+            self._insert(trials[self._n_copied])
+
+    def complete(self) -> None:
+        """Copy everything, trials that are to be resumed as RUNNING."""
+        self._update_unfinished()
+        for trial in self._study.get_trials(deepcopy=False)[self._n_copied :]:
+            self._insert(trial)
+        for key, value in self._study._storage.get_study_system_attrs(self._study._study_id).items():
+            self._storage.set_study_system_attr(self._study_id, key, value)
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def _insert(self, trial: FrozenTrial) -> None:
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        self._n_copied += 1
+        if not trial.state.is_finished():
+            self._unfinished[trial.number] = trial_id
+
+    def _update_unfinished(self) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        for number, trial_id in list(self._unfinished.items()):
+            if trials[number].state.is_finished():
+                self._finish(trial_id, trials[number])
+                del self._unfinished[number]
+
+    def _finish(self, trial_id: int, trial: FrozenTrial) -> None:
+        stored = self._storage.get_trial(trial_id)
+        for step, value in trial.intermediate_values.items():
+            if step not in stored.intermediate_values:
+                self._storage.set_trial_intermediate_value(trial_id, step, value)
+        for key, item in trial.user_attrs.items():
+            self._storage.set_trial_user_attr(trial_id, key, item)
+        for key, item in trial.system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, item)
+        self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
+
+
+def delete_study(url: str, name: str) -> None:
+    """Remove a study from Optuna's tables; one that is not there is no fault."""
+    storage = _open_storage(url)
+    try:
+        storage.delete_study(storage.get_study_id_from_name(name))
+    except KeyError:
+        pass
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _open_storage(url: str) -> RDBStorage:
+    is_sqlite = url.startswith("sqlite")
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}} if is_sqlite else None)
+    if is_sqlite:
+
+        @event.listens_for(storage.engine, "connect")
+        def _no_fsync_per_write(connection: DBAPIConnection, record: object) -> None:
+            connection.cursor().execute("PRAGMA synchronous=NORMAL")  # the database is in WAL mode
+
+        storage.engine.dispose()  # connections made before the listener
+
+    return storage
+
+

@@ -1,0 +1,45 @@
+"""Pruners by name: Optuna's own, on the steps of the sweep's grid."""
+
+from __future__ import annotations
+
+from optuna import pruners
+
+from finesweep.events import Grid
+from finesweep.spec.study import (
+    AshaPruner,
+    HyperbandPruner,
+    MedianPruner,
+    NoPruner,
+    PatientPruner,
+    PercentilePruner,
+    PrunerSpec,
+    ThresholdPruner,
+)
+
+
+def make_pruner(spec: PrunerSpec, grid: Grid) -> pruners.BasePruner:
+    """Make the pruner; rungs and warm-ups are steps of the grid, and its first step where the study is silent."""
+    match spec:
+        case NoPruner():
+            return pruners.NopPruner()
+        case AshaPruner():
+            return pruners.SuccessiveHalvingPruner(
+                min_resource=spec.first_rung or grid.every, reduction_factor=spec.reduction_factor
+            )
+        case HyperbandPruner():
+            return pruners.HyperbandPruner(
+                min_resource=spec.first_rung or grid.every,
+                max_resource=grid.longest,  # never "auto": that waits for a completed trial and then guesses
+                reduction_factor=spec.reduction_factor,
+            )
+        case MedianPruner():
+            return pruners.MedianPruner(n_startup_trials=spec.startup_trials, n_warmup_steps=spec.warmup)
+        case PercentilePruner():
+            return pruners.PercentilePruner(
+                spec.percentile, n_startup_trials=spec.startup_trials, n_warmup_steps=spec.warmup
+            )
+        case ThresholdPruner():
+            return pruners.ThresholdPruner(lower=spec.lower, upper=spec.upper, n_warmup_steps=spec.warmup)
+        case PatientPruner():
+            wrapped = make_pruner(spec.then, grid) if spec.then else None
+            return pruners.PatientPruner(wrapped, patience=spec.patience, min_delta=spec.min_delta)

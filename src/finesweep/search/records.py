@@ -1,0 +1,52 @@
+"""Between the results database's memory of a trial and Optuna's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from finesweep.events import Report, TrialRecord, TrialState
+
+_STATES = {
+    TrialState.WAITING: OptunaState.RUNNING,
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.INTERRUPTED: OptunaState.RUNNING,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+def frozen_trial(record: TrialRecord, reports: Sequence[Report], metric: str) -> FrozenTrial:
+    """Make the trial that Optuna would hold: `reports` are its own, or those of the trial whose result it took over."""
+    values = {report.step: report.metrics[metric] for report in reports if metric in report.metrics}
+    notes = {"reason": record.reason, "value_step": record.value_step, "reused_from": record.reused_from}
+    state = _STATES[record.state]
+    value = record.value
+    if state is OptunaState.PRUNED and values:
+        value = values[max(values)] if values[max(values)] == values[max(values)] else None  # as Optuna's tell does
+    return FrozenTrial(
+        number=record.number,
+        trial_id=-1,  # given by the storage
+        state=state,
+        value=value,
+        values=None,
+        datetime_start=_moment(record.started_at),
+        datetime_complete=_moment(record.finished_at) if state.is_finished() else None,
+        params=dict(record.parameters),
+        distributions={name: json_to_distribution(text) for name, text in record.distributions.items()},
+        user_attrs={
+            "attempts": record.attempts,
+            **{key: item for key, item in notes.items() if item is not None},
+        },
+        system_attrs=dict(record.attributes),
+        intermediate_values=values,
+    )
+
+
+def _moment(seconds: float | None) -> datetime:
+    return datetime.fromtimestamp(seconds or 0.0)

@@ -1,0 +1,108 @@
+"""Samplers by name: Optuna's own, with the settings that suit trials running side by side."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from finesweep.search.space import grid_values
+from finesweep.spec.study import StudySpec
+
+
+def make_sampler(study: StudySpec, *, n_trials_before: int) -> BaseSampler:
+    """Make the study's sampler, seeded afresh for a sweep that already holds `n_trials_before` trials.
+
+    A sampler reopened with the seed it began with repeats its first draws exactly.
+    """
+    seed = sampler_seed(study.sampler.seed, n_trials_before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # group, and the gp and qmc samplers, are what we want
+        return _FACTORIES[study.sampler.type](study, seed)
+
+
+def sampler_seed(study_seed: int, n_trials_before: int) -> int:
+    """Derive a seed in [0, 2**32) from the study's and the number of trials there are."""
+    return int(np.random.SeedSequence([study_seed, n_trials_before]).generate_state(1)[0])
+
+
+def _tpe(study: StudySpec, seed: int) -> BaseSampler:
+    # group: parameters that exist together are modelled together, and conditions are kept apart.
+    return TPESampler(n_startup_trials=study.sampler.startup_trials, multivariate=True, group=True, seed=seed)
+
+
+def _gp(study: StudySpec, seed: int) -> BaseSampler:
+    return GPSampler(
+        n_startup_trials=study.sampler.startup_trials,
+        independent_sampler=RandomSampler(seed=seed),
+        warn_independent_sampling=False,
+        seed=seed,
+    )
+
+
+def _cmaes(study: StudySpec, seed: int) -> BaseSampler:
+    return CmaEsSampler(
+        n_startup_trials=max(1, study.sampler.startup_trials),
+        independent_sampler=RandomSampler(seed=seed),
+        warn_independent_sampling=False,
+        consider_pruned_trials=True,
+        seed=seed,
+    )
+
+
+def _qmc(study: StudySpec, seed: int) -> BaseSampler:
+    # The sequence goes on from the sample id kept with the study, so its scrambling must not change on reopening.
+    return QMCSampler(
+        scramble=True,
+        seed=study.sampler.seed,
+        independent_sampler=RandomSampler(seed=seed),
+        warn_asynchronous_seeding=False,
+        warn_independent_sampling=False,
+    )
+
+
+def _random(study: StudySpec, seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+def _grid(study: StudySpec, seed: int) -> BaseSampler:
+    # The order of the grid is drawn from the study's own seed: grid ids kept with trials must mean the same later.
+    return _EndlessGridSampler(grid_values(study.parameters), seed=study.sampler.seed)
+
+
+def _nsga2(study: StudySpec, seed: int) -> BaseSampler:
+    return NSGAIISampler(population_size=max(2, study.sampler.startup_trials), seed=seed)
+
+
+class _EndlessGridSampler(GridSampler):
+    """Leave it to the broker to end a used-up space: Optuna's calls study.stop(), which raises outside optimize()."""
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        return
+
+
+_FACTORIES: Mapping[str, Callable[[StudySpec, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "qmc": _qmc,
+    "random": _random,
+    "grid": _grid,
+    "nsga2": _nsga2,
+}

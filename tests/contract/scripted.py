@@ -1,0 +1,43 @@
+"""Trials that do what a script says, for backends that really run a trainer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from finesweep.events import AttemptResult, Decision, Ending, TrialSpec
+from finesweep.scheduling.simulated import Dies, Raises, Says, Stage
+from finesweep.trainer import Reporter
+
+_ENDINGS = {Decision.STOP: Ending.STOPPED, Decision.PAUSE: Ending.PAUSED}
+
+
+@dataclass(frozen=True)
+class ScriptedTrainer:
+    """Plays a trial's stages; a death is real. Time is shortened by `speed`."""
+
+    script: Callable[[TrialSpec], Sequence[Stage]]
+    clean_up_s: float = 0.0
+    speed: float = 0.0  # real seconds per scripted second
+
+    def __call__(self) -> ScriptedTrainer:
+        return self
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        for stage in self.script(trial):
+            time.sleep(stage.after_s * self.speed)
+            decision = reporter.poll()
+            match stage:
+                case Says(report=report) if decision is Decision.CONTINUE:
+                    decision = reporter.report(report)
+                case Raises(reason=reason):
+                    raise RuntimeError(reason)
+                case Dies(attempt=attempt) if attempt == trial.attempt:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if decision is not Decision.CONTINUE:
+                time.sleep(self.clean_up_s)
+                return AttemptResult(_ENDINGS[decision])
+        return AttemptResult(Ending.DONE)
