@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from finesweep.spec.faults import Finding, KeyPath, show, unknown
+from finesweep.spec.faults import Finding, KeyPath, nearest, show, unknown
 from finesweep.spec.parameters import BranchedParameter
 
 _RANGES = ("categorical", "float", "int")
@@ -51,10 +51,16 @@ def explain(error: ValidationError, values: Any, model: type[BaseModel], *, at: 
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         by_path.setdefault(_key_path(details, values), []).append(details)
+    misspelt = {
+        (*path[:-1], nearest(str(path[-1]), _known_keys(group[0]["loc"][:-1], model)))
+        for path, group in by_path.items()
+        if group[0]["type"] == "extra_forbidden"
+    }
+    outer = {path[:length] for path in by_path for length in range(len(path))}  # the fault within says more
     return [
         Finding((*at, *_pointed(path, group, values)), _message(path, group, values, model))
         for path, group in by_path.items()
-        if not any(path == other[: len(path)] for other in by_path if other != path)  # the inner one says more
+        if path not in outer and not (group[0]["type"] == "missing" and path in misspelt)
     ]
 
 
@@ -127,7 +133,9 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
         wanted = dict.fromkeys([*(show(choice) for choice in literals), *wanted])
     if not wanted:
         return f"{show(value)} is not allowed here: {_plain(group[0]['msg'])}."
-    hint = f" Write it as `{name}: {_EXAMPLES[name]}`." if name in _EXAMPLES else ""
+    if [*wanted] == ["text"] and isinstance(value, int | float):
+        return f"{show(value)} is not text. Put it in quotes."
+    hint = f" Write it as `{name}: {_EXAMPLES[name]}`." if path[-1:] == (name,) and name in _EXAMPLES else ""
     return f"{show(value)} is not {_either(list(wanted))}.{hint}"
 
 
@@ -175,7 +183,7 @@ _WANTED: Mapping[str, str] = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "string_type": "text (a number as text needs quotes)",
+    "string_type": "text",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a mapping",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -196,7 +195,7 @@ def _combine(op: ast.operator, left: Value, right: Value) -> Any:
 def _bounded(value: Any) -> Value:
     if isinstance(value, complex):
         raise ExpressionError("the result is not a real number.")
-    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= _LARGEST_NUMBER):
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:  # nan included
         raise ExpressionError("a number is not finite or beyond 1e18.")
     result: Value = value
     return result

@@ -85,7 +85,7 @@ def _absolute(text: str, folder: Path) -> Path:
     try:
         return Path(_tidy(folder / Path(text).expanduser()))
     except (RuntimeError, ValueError) as error:  # "~nobody/x"
-        raise InputProblem(f"{show(text)} is no path: {error}.") from None
+        raise InputProblem(f"{show(text)} is no path: {str(error).rstrip('.')}.") from None
 
 
 def _tidy(path: Path) -> str:

@@ -238,12 +238,12 @@ def _grid_faults(draft: Draft) -> Iterator[Finding]:
         return
     every = draft.training.eval_every if draft.training else None
     rung = draft.pruner.first_rung if isinstance(draft.pruner, AshaPruner | HyperbandPruner) else None
-    rung_at = ("study", "pruner", "first_rung")
-    every_at = ("training", "eval_every")
+    rung_at, every_at = ("study", "pruner", "first_rung"), ("training", "eval_every")
     if draft.pruner.compare_at == "progress":
         if every is not None and every > 100:
             message = f"eval_every is {every}, but with `compare_at: progress` it counts percent. Give at most 100."
             yield Finding(every_at, message)
+            return
         if rung is not None and rung >= 100:
             message = f"first_rung is {rung}, but with `compare_at: progress` it counts percent, and 100 is the end."
             yield Finding(rung_at, f"{message} Give less.")
@@ -265,6 +265,8 @@ def _grid_faults(draft: Draft) -> Iterator[Finding]:
 
 
 def _start_faults(draft: Draft) -> Iterator[Finding]:
+    if not draft.parameters and not draft.unread:  # the study itself is missing, which is told once
+        return
     for index, entry in enumerate(draft.start_with):
         if not entry:
             yield Finding(("start_with", index), "this configuration is empty. Name a parameter and its value.")

@@ -81,9 +81,11 @@ def read_text(text: str, *, shown_as: str) -> Tree:
 
 def read_value(text: str) -> Any:
     """Read one YAML value, as given on a command line. Raise ValueError that says why it is none."""
-    tree = read_text("value: " + text if "\n" not in text else "value:\n" + text, shown_as="")
-    if tree.faults or set(tree.value) != {"value"}:
-        raise ValueError(tree.faults[0].message if tree.faults else "this is more than one value.")
+    if "\n" in text:
+        raise ValueError("this is more than one line. Give one value, as in [1, 2] or {type: tpe}.")
+    tree = read_text("value: " + text, shown_as="")
+    if tree.faults:
+        raise ValueError(tree.faults[0].message)
     return tree.value["value"]
 
 
