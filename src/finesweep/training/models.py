@@ -5,9 +5,11 @@ In: a model reference of a sweep. Out: tokenizer and model in full precision. It
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -138,10 +140,9 @@ def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) 
         beside = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
             options = {"gguf_file": path.name}
-            model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config  # the weights are plain now; with it they cannot be saved
-            model.save_pretrained(beside)
+            with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no switch
+                model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
+            _plain(model).save_pretrained(beside)
             transformers.AutoTokenizer.from_pretrained(path.parent, **options).save_pretrained(beside)
             beside.replace(folder)
         except (OSError, ValueError) as error:
@@ -149,6 +150,16 @@ def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) 
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _plain(model: Model) -> Model:
+    """Return a model of the same weights that has forgotten its quantisation, with which it refuses to be saved."""
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def _hub_fingerprint(reference: str) -> str:

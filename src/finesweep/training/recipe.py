@@ -129,16 +129,28 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def __init__(self, *, kind: TaskKind, trainable: Trainable, **options: Any) -> None:
         super().__init__(
-            compute_metrics=kind.compute_metrics, preprocess_logits_for_metrics=kind.row_statistics, **options
+            compute_loss_func=self._mean_loss,
+            compute_metrics=kind.compute_metrics,
+            preprocess_logits_for_metrics=kind.row_statistics,
+            **options,
         )
         self.trainable = trainable
-        self._metric_names = kind.metric_names
+        self._kind = kind
         self._loss: torch.Tensor | None = None
 
     def compute_loss(self, model: Model, *args: Any, **options: Any) -> Any:
         for module in self.trainable.frozen_modules:
             module.eval()  # the Trainer puts the whole model in training mode before every batch
         return super().compute_loss(model, *args, **options)
+
+    def _mean_loss(self, outputs: Any, labels: torch.Tensor, *, num_items_in_batch: Any) -> torch.Tensor:
+        """Average over the whole optimizer step, however it is split into micro-batches.
+
+        Not left to the models: some (BERT's classifier) average over each micro-batch but count as if they did not, and
+        their gradients come out as many times too large as there are micro-batches.
+        """
+        smoothing = self.args.label_smoothing_factor
+        return self._kind.loss_sum(outputs["logits"], labels, smoothing=smoothing) / num_items_in_batch
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **options)
@@ -163,7 +175,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         """Evaluate on the validation rows. Leave random states alone: when one looks does not change what is learnt."""
         with torch.random.fork_rng(devices=[]):
             metrics: Mapping[str, float] = self.evaluate(metric_key_prefix="eval")
-        return {name: metrics[f"eval_{name}"] for name in self._metric_names}
+        return {name: metrics[f"eval_{name}"] for name in self._kind.metric_names}
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: p for name, p in self.model.named_parameters() if name in self.trainable.names}

@@ -33,6 +33,7 @@ class TaskKind:
     columns: Callable[[DataSpec], tuple[str, str]]  # input, target
     model_class: Any
     encode: Callable[..., list[EncodedRow | None]]
+    loss_sum: Callable[..., torch.Tensor]
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
     compute_metrics: Callable[[Any], Mapping[str, float]]
     eval_rows: int  # per evaluation batch, at least; the training batch where that is larger
@@ -97,6 +98,23 @@ def pad_id_of(tokenizer: Tokenizer) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
+def class_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Sum the cross entropy of logits: (batch, classes) over the batch."""
+    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+
+
+def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Sum the cross entropy of logits: (batch, sequence, vocab) over the tokens that bear loss."""
+    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # the token at i is predicted at i - 1
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+
+
 def class_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Reduce logits: (batch, classes) to (batch, [negative log likelihood, predicted class])."""
     logits = _first(logits).float()
@@ -138,6 +156,7 @@ _KINDS: Mapping[Task, TaskKind] = {
         columns=lambda data: (data.text, data.label),
         model_class=transformers.AutoModelForSequenceClassification,
         encode=encode_labelled,
+        loss_sum=class_loss_sum,
         row_statistics=class_statistics,
         compute_metrics=lambda prediction: classification_metrics(prediction.predictions, prediction.label_ids),
         eval_rows=32,
@@ -147,6 +166,7 @@ _KINDS: Mapping[Task, TaskKind] = {
         columns=lambda data: (data.prompt, data.completion),
         model_class=transformers.AutoModelForCausalLM,
         encode=encode_completion,
+        loss_sum=token_loss_sum,
         row_statistics=token_statistics,
         compute_metrics=lambda prediction: causal_lm_metrics(prediction.predictions),
         eval_rows=1,  # logits of a whole vocabulary: no more than training holds at once

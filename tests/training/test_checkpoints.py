@@ -1,0 +1,169 @@
+"""A resumed trial equals an unbroken one, whole checkpoints alone are used, and kept weights can be loaded."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finesweep.errors import ModelError
+from finesweep.events import Decision, Ending
+from finesweep.training.checkpoints import load_trained
+
+
+class Killed(BaseException):
+    """Stands for the death of a worker: no clean-up of a trial runs on it."""
+
+
+def kill_at(step: int) -> Any:
+    def decide(report: Any) -> Decision:
+        if report.step == step:
+            raise Killed
+        return Decision.CONTINUE
+
+    return decide
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+@pytest.mark.parametrize("pause_after", [3, 7, 9])  # within the first epoch of 7 steps, at its end, in the second
+def test_resumed_equals_unbroken(
+    bench: Any, recorder: Any, optimizer_steps: Any, batches_seen: Any, pause_after: int, strategy: str
+) -> None:
+    set_up = bench(train_sampling_strategy=strategy, lr_scheduler_type="cosine")
+    trial = {"batch_size": 8, "epochs": 3, "warmup_steps": 5, "weight_decay": 0.1}
+    _, unbroken = set_up.run(number=1, **trial)
+    rates, batches = list(optimizer_steps.learning_rates), list(batches_seen)
+    optimizer_steps.learning_rates.clear()
+    batches_seen.clear()
+
+    pause = recorder(on_poll=lambda n: Decision.PAUSE if n == pause_after else Decision.CONTINUE)
+    paused, before = set_up.run(pause, number=2, attempt=1, **trial)
+    assert paused.ending is Ending.PAUSED
+    assert paused.artifacts == {"checkpoint": f"trial-0002/attempt-1/checkpoint-{pause_after}"}
+    resumed, after = bench(train_sampling_strategy=strategy, lr_scheduler_type="cosine").run(
+        number=2, attempt=2, **trial
+    )
+    assert resumed.ending is Ending.DONE
+    assert after.facts["resumed_from"] == paused.artifacts["checkpoint"]
+    assert [*before.reports, *after.reports] == unbroken.reports
+    assert optimizer_steps.learning_rates == rates
+    assert batches_seen == batches
+
+
+def test_resumed_equals_unbroken_with_accumulation_and_frozen_blocks(bench: Any, recorder: Any) -> None:
+    set_up = bench(method="feature-extraction", unfrozen_layers=1, device_batch_size=4)
+    _, unbroken = set_up.run(number=1, batch_size=16, epochs=3)
+    pause = recorder(decide=lambda report: Decision.PAUSE if report.step == 80 else Decision.CONTINUE)
+    _, before = set_up.run(pause, number=2, attempt=1, batch_size=16, epochs=3)
+    _, after = set_up.run(number=2, attempt=2, batch_size=16, epochs=3)
+    assert [*before.reports, *after.reports] == unbroken.reports
+
+
+def test_a_killed_trial_goes_on_from_its_last_report(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    _, unbroken = set_up.run(number=1, batch_size=8, epochs=3)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(120)), number=2, attempt=1, batch_size=8, epochs=3)
+    _, after = set_up.run(number=2, attempt=2, batch_size=8, epochs=3)
+    assert after.reports == unbroken.reports[2:]
+
+
+def test_no_checkpoint_is_written_before_its_time(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=60)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(80)), attempt=1, epochs=3)
+    _, after = set_up.run(attempt=2, epochs=3)
+    assert after.steps[0] == 40
+
+
+def test_only_the_newest_checkpoint_stays_and_none_after_the_end(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(120)), attempt=1, batch_size=8, epochs=3)
+    folder = set_up.artifact_dir / "trial-0007"
+    assert [path.name for path in folder.glob("attempt-*/checkpoint-*")] == ["checkpoint-11"]
+    set_up.run(attempt=2, batch_size=8, epochs=3)
+    assert not list(folder.glob("attempt-*"))
+
+
+def test_a_truncated_checkpoint_is_skipped(bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    folder = set_up.artifact_dir / "trial-0007"
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(80)), attempt=1, batch_size=8, epochs=3)
+    kept = copy_tree(folder / "attempt-1", set_up.artifact_dir / "kept")
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(120)), attempt=2, batch_size=8, epochs=3)
+    kept.rename(folder / "attempt-1")
+    (newest,) = folder.glob("attempt-2/checkpoint-*")
+    truncate(newest / "model.safetensors")
+    with caplog.at_level(logging.WARNING):
+        _, after = set_up.run(attempt=3, batch_size=8, epochs=3)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-6"
+    assert "is not whole and is skipped: model.safetensors has" in caplog.text
+
+
+def test_a_trial_without_a_whole_checkpoint_begins_anew(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(80)), attempt=1, batch_size=8)
+    (only,) = (set_up.artifact_dir / "trial-0007").glob("attempt-1/checkpoint-*")
+    (only / "checkpoint.json").unlink()
+    _, after = set_up.run(attempt=2, batch_size=8)
+    assert after.steps[0] == 40
+    assert after.facts["resumed_from"] is None
+
+
+def test_checkpoints_hold_trained_weights_only(bench: Any, recorder: Any) -> None:
+    set_up = bench(method="feature-extraction")
+    pause = recorder(on_poll=lambda n: Decision.PAUSE)
+    result, _ = set_up.run(pause)
+    assert (set_up.artifact_dir / result.artifacts["checkpoint"] / "model.safetensors").stat().st_size < 1000
+
+
+def test_best_weights_of_an_earlier_attempt_stay(bench: Any, recorder: Any) -> None:
+    """The first report is the best here, and the attempt that made it is gone."""
+    set_up = bench(objective={"metric": "loss", "direction": "maximize"}, checkpoint_minutes=0)
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 6}
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(80)), attempt=1, **trial)
+    result, _ = set_up.run(attempt=2, **trial)
+    assert result.artifacts == {"best": "trial-0007/best-40"}
+
+
+@pytest.mark.parametrize("options", [{"method": "full"}, {"method": "feature-extraction", "unfrozen_layers": 1}])
+def test_kept_weights_load_and_score_as_reported(
+    bench: Any, cache_dir: Path, options: dict[str, Any]
+) -> None:
+    set_up = bench(**options, objective={"metric": "loss", "direction": "minimize"})
+    result, told = set_up.run(learning_rate=5e-3, epochs=3)
+    folder = set_up.artifact_dir / result.artifacts["best"]
+    model = load_trained(folder, cache_dir=cache_dir).eval()
+    assert model.config.id2label == {0: "bone", 1: "heart", 2: "skin"}
+    rows = set_up.trainer._shared.validation
+    losses = []
+    with torch.no_grad():
+        for row in rows:
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits
+            losses.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([row["labels"]]))))
+    assert sum(losses) / len(losses) == pytest.approx(min(r.metrics["loss"] for r in told.reports), rel=1e-4)
+
+
+def test_a_folder_without_kept_weights_is_refused(tmp_path: Path, cache_dir: Path) -> None:
+    with pytest.raises(ModelError, match="holds no weights of a trial"):
+        load_trained(tmp_path, cache_dir=cache_dir)
+
+
+def copy_tree(source: Path, target: Path) -> Path:
+    for file in source.rglob("*"):
+        if file.is_file():
+            (copy := target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    return target
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
