@@ -9,17 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finesweep.events import TrialSpec
-
-
-def log_path(artifact_dir: Path, number: int) -> Path:
-    return artifact_dir / f"trial-{number:04d}" / "log.txt"
+from finesweep.layout import log_path
 
 
 @contextlib.contextmanager
-def capture_output(artifact_dir: Path, trial: TrialSpec) -> Iterator[None]:
-    """Send stdout, stderr and log records of this process to the trial's log while an attempt runs.
+def capture_log(artifact_dir: Path, trial: TrialSpec, *, redirect: bool) -> Iterator[None]:
+    """Add this process's log records to the trial's log while an attempt runs; with `redirect`, its output too.
 
-    For a worker process, which runs one attempt at a time.
+    For a process that runs one attempt at a time.
     """
     path = log_path(artifact_dir, trial.number)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +28,10 @@ def capture_output(artifact_dir: Path, trial: TrialSpec) -> Iterator[None]:
         root = logging.getLogger()
         root.addHandler(handler)
         try:
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            with contextlib.ExitStack() as stack:
+                if redirect:
+                    stack.enter_context(contextlib.redirect_stdout(file))
+                    stack.enter_context(contextlib.redirect_stderr(file))
                 yield
         finally:
             root.removeHandler(handler)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from finesweep.events import Decision, Report, TrialSpec
+from finesweep.scheduling.attempt_log import capture_log
 from finesweep.scheduling.backend import Tick, run_attempt
 from finesweep.search.broker import TrialBroker
 from finesweep.trainer import TrainerFactory
 
 
 class InlineBackend:
-    def __init__(self, trainer_factory: TrainerFactory) -> None:
+    """Runs attempts here. What a trainer prints is seen; its log records also go to the trial's log."""
+
+    def __init__(self, trainer_factory: TrainerFactory, *, log_dir: Path) -> None:
         self._trainer_factory = trainer_factory
+        self._log_dir = log_dir
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
         trainer = self._trainer_factory()
         tick()
         while isinstance(trial := broker.suggest(), TrialSpec):
             broker.begin(trial.number)
-            broker.finish(trial.number, run_attempt(trainer, trial, _InlineReporter(trial.number, broker, tick)))
+            with capture_log(self._log_dir, trial, redirect=False):
+                result = run_attempt(trainer, trial, _InlineReporter(trial.number, broker, tick))
+            broker.finish(trial.number, result)
             tick()
 
 

@@ -19,8 +19,9 @@ from typing import Any
 from finesweep.errors import ResourcesError
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
 from finesweep.scheduling.backend import Tick
-from finesweep.scheduling.slots import Slots, device_environment
+from finesweep.scheduling.slots import Slots, cluster_slots, device_environment
 from finesweep.search.broker import NoTrial, TrialBroker
+from finesweep.spec.sweep import Resources
 from finesweep.trainer import TrainerFactory
 
 # Read by ray when it is imported or started, in this process and in those it starts.
@@ -29,7 +30,6 @@ _RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the terminal is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a worker stays where the user's own modules can be found
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours pauses the trials
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the results database is the truth, not Tune's snapshots
@@ -54,14 +54,14 @@ MOST_FAILED_STARTS = 3
 class RayBackend:
     """Runs trials on Ray Tune.
 
-    With `address` the trials run on that cluster, and `slots` says only what a trial takes; without, Ray is started
-    here on the slots' devices and stopped at the end. A Ray that this process is connected to already is used as is.
+    With `slots`, Ray is started here on their devices and stopped at the end; without, trials run on the cluster at
+    `resources.address`, divided as `resources` says. A Ray that this process is connected to already is used as is.
     """
 
     trainer_factory: TrainerFactory
-    slots: Slots
+    resources: Resources
+    slots: Slots | None
     log_dir: Path
-    address: str | None = None
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
         started = self._connect()
@@ -80,21 +80,12 @@ class RayBackend:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters comes back as attempts lost
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
-            if self.address is not None:
-                ray.init(address=self.address, **quiet)
+            if self.slots is None:
+                ray.init(address=self.resources.address, **quiet)
             else:
-                if self.slots.devices:
-                    os.environ.update(device_environment(self.slots))
-                os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers find what this process finds
-                ray.init(
-                    address="local",
-                    num_cpus=self.slots.cpus_per_trial * self.slots.n_slots,
-                    num_gpus=len(self.slots.devices),
-                    include_dashboard=False,
-                    **quiet,
-                )
+                _start_here(self.slots, quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            where = f"the cluster at {self.address}" if self.address else "a local Ray"
+            where = "a local Ray" if self.slots else f"the cluster at {self.resources.address}"
             raise ResourcesError(
                 f"resources.address: cannot connect to {where}: {error}. Check that it runs (`ray status`) and has the "
                 "same versions of ray and Python."
@@ -102,12 +93,13 @@ class RayBackend:
         return True
 
     def _tune(self, broker: TrialBroker, tick: Tick, staging: Path) -> None:
-        per_trial = {"cpu": self.slots.cpus_per_trial, "gpu": self.slots.gpus_per_trial}
-        n_slots = self._n_slots(per_trial)
+        slots = self.slots or cluster_slots(self.resources, ray.cluster_resources())
+        per_trial = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
+        _require(per_trial)
         # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(n_slots)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.n_slots)
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
-        attempts = _Attempts(broker, n_slots=n_slots)
+        attempts = _Attempts(broker, n_slots=slots.n_slots)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -130,19 +122,28 @@ class RayBackend:
         attempts.raise_fault()
 
 
-    def _n_slots(self, per_trial: Mapping[str, float]) -> int:
-        """Count the slots of this box, or how many trials fit on the cluster as it is now."""
-        there = ray.cluster_resources()
-        fits = []
-        for kind, amount in {"CPU": per_trial["cpu"], "GPU": per_trial["gpu"]}.items():
-            if amount > there.get(kind, 0):
-                raise ResourcesError(
-                    f"a trial takes {amount:g} {kind}, the Ray cluster has {there.get(kind, 0):g}. "
-                    f"Lower resources.{kind.lower()}s_per_trial or add nodes."
-                )
-            if amount:
-                fits.append(int(there[kind] / amount + 1e-9))
-        return min(fits) if self.address is not None else min(self.slots.n_slots, *fits)
+def _start_here(slots: Slots, quiet: Mapping[str, Any]) -> None:
+    if slots.devices:
+        os.environ.update(device_environment(slots))
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers find what this process finds
+    ray.init(
+        address="local",
+        num_cpus=slots.cpus_per_trial * slots.n_slots,
+        num_gpus=len(slots.devices),
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _require(per_trial: Mapping[str, float]) -> None:
+    """Raise ResourcesError for what would otherwise wait for ever, on a Ray that was there already."""
+    there = ray.cluster_resources()
+    for kind, amount in per_trial.items():
+        if amount > there.get(kind.upper(), 0):
+            raise ResourcesError(
+                f"a trial takes {amount:g} {kind.upper()}, this Ray has {there.get(kind.upper(), 0):g}. "
+                f"Lower resources.{kind}s_per_trial."
+            )
 
 
 class _Attempts:

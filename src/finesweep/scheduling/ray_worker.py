@@ -18,7 +18,7 @@ import ray
 from ray import tune
 
 from finesweep.events import AttemptResult, Decision, Report, TrialSpec
-from finesweep.scheduling.attempt_log import capture_output
+from finesweep.scheduling.attempt_log import capture_log
 from finesweep.scheduling.backend import run_attempt
 from finesweep.trainer import Reporter, Trainer, TrainerFactory
 
@@ -91,7 +91,7 @@ class _TrainerThread:
         while (assignment := self._assignments.get()) is not None:
             trial, mailbox = assignment
             mailbox.say(_worker_facts())
-            with capture_output(self._log_dir, trial):
+            with capture_log(self._log_dir, trial, redirect=True):
                 result = run_attempt(trainer, trial, mailbox)
             mailbox.say(result)
             self._idle.set()

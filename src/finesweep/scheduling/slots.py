@@ -66,6 +66,28 @@ def plan_slots(resources: Resources, *, gpus: tuple[Gpu, ...], n_cpus: int, visi
     return Slots(devices, share, cpus_per_trial, n_slots, tuple(notes))
 
 
+def cluster_slots(resources: Resources, there: Mapping[str, float]) -> Slots:
+    """Divide a Ray cluster as it is now; Ray itself gives each trial its devices.
+
+    Args:
+        there: what the cluster has, as ray.cluster_resources() counts it.
+
+    Raises:
+        ResourcesError: not even one trial fits.
+    """
+    n_cpus, n_gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    gpus_per_trial = resources.gpus_per_trial if n_gpus and resources.devices != "cpu" else 0.0
+    n_by_gpu = int(n_gpus / gpus_per_trial + 1e-9) if gpus_per_trial else None
+    cpus_per_trial = resources.cpus_per_trial or max(1, int(n_cpus // n_by_gpu) if n_by_gpu else 1)
+    n_slots = min(int(n_cpus // cpus_per_trial), int(n_cpus) if n_by_gpu is None else n_by_gpu)
+    if n_slots < 1:
+        raise ResourcesError(
+            f"a trial takes {cpus_per_trial} CPU and {gpus_per_trial:g} GPU; the Ray cluster has {n_cpus:g} CPU and "
+            f"{n_gpus:g} GPU. Lower resources.cpus_per_trial or gpus_per_trial, or add nodes."
+        )
+    return Slots((), gpus_per_trial, cpus_per_trial, min(n_slots, resources.max_parallel or n_slots))
+
+
 def find_gpus() -> tuple[Gpu, ...]:
     """Ask nvidia-smi for the machine's GPUs; none where there is no such program.
 

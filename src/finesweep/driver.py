@@ -1,0 +1,181 @@
+"""Drives one sweep from its lease to its end: broker, backend, database, view, limits and signals put together.
+
+The backend owns the time; everything that must happen now and then happens in its tick.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+from finesweep.events import Event, Listener, SweepHistory, TrialFinished
+from finesweep.results.schema import SweepState
+from finesweep.results.writer import ResultsWriter
+from finesweep.scheduling.backend import Backend
+from finesweep.search.broker import TrialBroker
+from finesweep.search.mirror import OptunaMirror
+from finesweep.spec.study import Objective
+from finesweep.spec.sweep import SweepSpec
+
+LOOK_EVERY_S = 1.0  # at what others may have changed: a request to stop, a larger total
+RENEW_EVERY_S = 10.0  # the lease, well within its term, and the hours charged
+
+CTRL_C = "stopped by Ctrl-C"
+TERMINATED = "stopped by SIGTERM"
+BY_REQUEST = "stopped by `finesweep stop`"
+HOURS = "budget.hours are used up"
+
+
+class View(Protocol):
+    """Somebody who watches: told every event, and refreshed several times a second."""
+
+    def begin(self, objective: Objective, n_trials: int, history: SweepHistory) -> None:
+        """Hear what there is before the first event."""
+
+    def set_total(self, n_trials: int) -> None: ...
+
+    def __call__(self, events: Sequence[Event]) -> None: ...
+
+    def refresh(self) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Tell something that is no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEnd:
+    """How a drive ended."""
+
+    name: str
+    state: SweepState
+    reason: str | None  # why it ended before its budget of trials was used up
+    n_unfinished: int  # trials that wait to be resumed
+    interrupted: bool  # by a signal
+
+
+class Driver:
+    """One drive of a sweep that is in the database and whose lease is held."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        *,
+        writer: ResultsWriter,
+        make_broker: Callable[[Listener], TrialBroker],
+        listeners: Sequence[Listener],
+        view: View,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Listeners hear of events in order, after they were stored."""
+        self._spec = spec
+        self._writer = writer
+        self._view = view
+        self._clock = clock
+        self._store = writer.listener(spec.name)
+        self._listeners = (*listeners, view)
+        self._unmirrored = False
+        self._signal: str | None = None
+        self.broker = make_broker(self._hear)
+        self._mirror = OptunaMirror(writer.url, self.broker.study)
+        self._looked_s = self._renewed_s = self._began_s = clock()
+        standing = writer.standing(spec.name)
+        self._used_before_s = standing.seconds_used
+        self._n_trials = standing.budget_trials
+
+    def drive(self, backend: Backend) -> SweepEnd:
+        """Run to the end of the budget, or until told to stop. The database is whole whatever happens."""
+        name = self._spec.name
+        self._writer.set_state(name, SweepState.RUNNING)
+        end = SweepState.INTERRUPTED
+        try:
+            with self._signals():
+                backend.run(self.broker, self.tick)
+            end = self._end_state()
+        finally:
+            self._mirror.complete()
+            self._mirror.close()
+            self._charge()
+            self._writer.set_state(name, end)
+        return SweepEnd(name, end, self.broker.halted, self._n_unfinished(), self._signal is not None)
+
+    def tick(self) -> None:
+        """Do what must be done now and then. Cheap when nothing is due."""
+        now_s = self._clock()
+        if self._signal is not None and not self.broker.halted:
+            self.broker.halt(self._signal, pause=True)
+            self._view.say("Stopping: running trials write a checkpoint. Ctrl-C again to stop at once.")
+        if now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look()
+        if now_s - self._renewed_s >= RENEW_EVERY_S:
+            self._writer.renew(self._spec.name)
+            self._charge()
+        self._view.refresh()
+
+    def _hear(self, events: Sequence[Event]) -> None:
+        self._store(events)
+        self._unmirrored |= any(isinstance(event, TrialFinished) for event in events)
+        for listener in self._listeners:
+            listener(events)
+
+    def _look(self) -> None:
+        standing = self._writer.standing(self._spec.name)
+        if standing.budget_trials != self._n_trials:
+            self._n_trials = standing.budget_trials
+            self.broker.extend(self._n_trials)
+            self._view.set_total(self._n_trials)
+        if standing.stop_requested and not self.broker.halted:
+            self.broker.halt(BY_REQUEST, pause=True)
+            self._view.say("Stopping as asked: running trials write a checkpoint.")
+        hours = self._spec.budget.hours
+        used_s = self._used_before_s + self._clock() - self._began_s
+        if hours is not None and used_s >= hours * 3600 and not self.broker.halted:
+            self.broker.halt(HOURS, pause=self._spec.budget.at_end == "interrupt")
+            self._view.say(f"The {hours:g} hours of the budget are over: no further trials are begun.")
+        if self._unmirrored:
+            self._unmirrored = False
+            self._mirror.follow()
+
+    def _charge(self) -> None:
+        now_s = self._clock()
+        self._writer.add_seconds(self._spec.name, now_s - self._renewed_s)
+        self._renewed_s = now_s
+
+    def _n_unfinished(self) -> int:
+        return sum(not trial.state.is_finished() for trial in self.broker.study.get_trials(deepcopy=False))
+
+    def _end_state(self) -> SweepState:
+        trials = self.broker.study.get_trials(deepcopy=False)
+        if self._n_unfinished() or self.broker.halted in (CTRL_C, TERMINATED, BY_REQUEST):
+            return SweepState.INTERRUPTED
+        if trials and all(trial.state.name == "FAIL" for trial in trials):
+            return SweepState.FAILED
+        return SweepState.FINISHED
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Take the first SIGINT or SIGTERM as a request to stop; a second one stops at once."""
+        reasons = {signal.SIGINT: CTRL_C, signal.SIGTERM: TERMINATED}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._signal is not None:
+                raise KeyboardInterrupt
+            self._signal = reasons[signal.Signals(number)]
+
+        try:
+            before = {number: signal.signal(number, handle) for number in reasons}
+        except ValueError:  # not in the main thread: whoever is there looks after signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+

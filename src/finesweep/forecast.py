@@ -1,0 +1,45 @@
+"""What a sweep may cost, from one measured step: an upper bound, since pruning only lowers it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from finesweep.scheduling.slots import find_gpus, n_cores, plan_slots
+from finesweep.spec.grid import largest, plan_grid
+from finesweep.spec.sweep import SweepSpec
+
+
+class Measured(Protocol):
+    """What a trial run of one step tells; training.smoke.SmokeResult."""
+
+    n_train_rows: int
+    n_validation_rows: int
+    train_s_per_example: float
+    eval_s_per_example: float
+    peak_memory_gib: float
+
+
+def forecast(spec: SweepSpec, measured: Measured) -> list[str]:
+    """Say in lines what trial and sweep take at the most: memory, time, and device-hours."""
+    grid = plan_grid(spec, n_train_rows=measured.n_train_rows)
+    examples = largest(spec, "epochs") * measured.n_train_rows
+    n_reports = 100 / grid.every if grid.unit == "progress" else examples / grid.every
+    trial_s = examples * measured.train_s_per_example + (
+        (n_reports + 1) * measured.n_validation_rows * measured.eval_s_per_example
+    )
+    lines = [f"memory: {measured.peak_memory_gib:.2f} GiB", f"longest trial: {_time(trial_s)}"]
+    if spec.resources.address is not None:
+        return [*lines, f"whole sweep: at most {spec.budget.trials * trial_s / 3600:.2f} slot-hours"]
+    gpus = () if spec.resources.devices == "cpu" else find_gpus()
+    slots = plan_slots(spec.resources, gpus=gpus, n_cpus=n_cores(), visible=None)
+    total_s = spec.budget.trials * trial_s
+    lines.append(f"whole sweep: at most {_time(total_s / slots.n_slots)} on {slots.n_slots} slots, without pruning")
+    if slots.devices:
+        lines.append(f"GPU-hours: at most {total_s * slots.gpus_per_trial / 3600:.2f}")
+    return lines
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,19 @@
+"""Where a sweep's files lie below its artifact folder. The one place that spells these names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def trial_dir(artifact_dir: Path, number: int) -> Path:
+    return artifact_dir / f"trial-{number:04d}"
+
+
+def log_path(artifact_dir: Path, number: int) -> Path:
+    """Tell where a trial's log is: what its attempts printed and logged."""
+    return trial_dir(artifact_dir, number) / "log.txt"
+
+
+def driver_log_path(artifact_dir: Path) -> Path:
+    """Tell where a detached driver writes what it would have said on the terminal."""
+    return artifact_dir / "driver.log"

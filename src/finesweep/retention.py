@@ -1,0 +1,50 @@
+"""Which trials' weights stay on disk: `keep: none | best | all`, applied as trials end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from finesweep.events import Event, TrialFinished, TrialState
+from finesweep.layout import trial_dir
+from finesweep.spec.sweep import SweepSpec
+
+
+class Retention:
+    """A listener that removes the files of trials whose weights nobody will ask for; logs stay."""
+
+    def __init__(
+        self, spec: SweepSpec, artifact_dir: Path, *, incumbent: tuple[int, float] | None, removed: Callable[[int], None]
+    ) -> None:
+        """Begin with the best trial so far and its value; `removed` is told the number of a trial without files."""
+        self._keep = spec.artifacts.keep
+        self._sign = 1 if spec.study.objective.direction == "maximize" else -1
+        self._artifact_dir = artifact_dir
+        self._incumbent = incumbent
+        self._removed = removed
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, TrialFinished) and event.reused_from is None:
+                self._on_finished(event)
+
+    def _on_finished(self, event: TrialFinished) -> None:
+        if event.state is not TrialState.COMPLETE or event.value is None or self._keep == "none":
+            self._remove(event.number)
+            return
+        is_best = self._incumbent is None or self._sign * event.value > self._sign * self._incumbent[1]
+        loser = (self._incumbent[0] if self._incumbent else None) if is_best else event.number
+        if is_best:
+            self._incumbent = (event.number, event.value)
+        if self._keep == "best" and loser is not None:
+            self._remove(loser)
+
+    def _remove(self, number: int) -> None:
+        folder = trial_dir(self._artifact_dir, number)
+        if not folder.is_dir():
+            return
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+        self._removed(number)

@@ -1,0 +1,284 @@
+"""The composition root: run, resume, extend, stop and delete sweeps. Time, folders and the environment enter here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finesweep.driver import Driver, SweepEnd, View
+from finesweep.errors import SweepNameError
+from finesweep.events import Grid, Listener, SweepHistory, TrialState
+from finesweep.provenance import gather_provenance
+from finesweep.results.frames import open_results
+from finesweep.results.lease import Holder
+from finesweep.results.url import artifacts_dir, resolve_url
+from finesweep.results.writer import ResultsWriter, open_writer
+from finesweep.retention import Retention
+from finesweep.scheduling.backend import Backend
+from finesweep.scheduling.slots import Slots, find_gpus, n_cores, plan_slots
+from finesweep.search.broker import TrialBroker
+from finesweep.search.mirror import delete_study
+from finesweep.spec.grid import plan_grid
+from finesweep.spec.space import fixed_settings, starting_configurations
+from finesweep.spec.sweep import SweepSpec
+from finesweep.trainer import TrainerFactory
+
+BackendName = Literal["ray", "inline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sweep's results and files are."""
+
+    url: str
+    artifact_dir: Path
+
+
+def place_of(spec: SweepSpec, *, results: str | None) -> Place:
+    """Decide where results go: as asked, else as the sweep says, else FINESWEEP_RESULTS, else the current folder."""
+    url = resolve_url(results or spec.results or os.environ.get("FINESWEEP_RESULTS"), folder=Path.cwd())
+    folder = Path(spec.artifacts.folder) if spec.artifacts.folder else artifacts_dir(url, folder=Path.cwd())
+    return Place(url, folder / spec.name)
+
+
+def cache_dir() -> Path:
+    """Tell where tokenised data and converted models are kept, for all sweeps of a user."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finesweep"
+    return Path(os.environ.get("FINESWEEP_CACHE", default))
+
+
+def run(
+    spec: SweepSpec,
+    *,
+    view: View,
+    results: str | None = None,
+    backend: BackendName = "ray",
+    file: Path | None = None,
+) -> SweepEnd:
+    """Begin a sweep and drive it to its end.
+
+    Args:
+        results: path or URL of the database; None: the sweep's own, FINESWEEP_RESULTS, or finesweep.db here.
+        file: the sweep file, for the record.
+
+    Raises:
+        SweepNameError: the database already holds a sweep of this name.
+        DataError, ModelError, ResourcesError, ResultsError, SpecError.
+    """
+    place = place_of(spec, results=results)
+    slots = _slots(spec, view)
+    with open_writer(place.url) as writer:
+        _refuse_known(writer, spec)
+        prepared = _prepare(spec, view)
+        grid = plan_grid(spec, n_train_rows=prepared.n_train_rows)
+        provenance = gather_provenance(
+            devices=asdict(slots) if slots else {"address": spec.resources.address},
+            data={
+                "data_fingerprint": prepared.data_fingerprint,
+                "model_fingerprint": prepared.model_fingerprint,
+                "n_train_rows": prepared.n_train_rows,
+                "n_validation_rows": prepared.n_validation_rows,
+                "labels": list(prepared.labels),
+                "data_notes": list(prepared.notes),
+                "artifact_dir": str(place.artifact_dir),
+            },
+            file=file,
+        )
+        writer.create_sweep(spec, grid=grid, provenance=provenance)
+        return _drive(spec, place, grid, slots, writer=writer, view=view, backend=backend)
+
+
+def resume(name: str, *, view: View, results: str | None = None, backend: BackendName = "ray") -> SweepEnd:
+    """Go on with a sweep after Ctrl-C, a crash or a reboot: interrupted trials first, under their own numbers.
+
+    Raises:
+        SweepHeldError: a live process drives it.
+        SweepNameError: there is no such sweep.
+    """
+    url = _url(results)
+    known = open_results(url)
+    spec = known.spec(name)
+    provenance = known.provenance(name)
+    place = Place(url, Path(provenance["artifact_dir"]))
+    slots = _slots(spec, view)
+    with open_writer(url) as writer:
+        _prepare(spec, view)
+        return _drive(spec, place, writer.grid(name), slots, writer=writer, view=view, backend=backend)
+
+
+def extend(name: str, trials: int, *, results: str | None = None) -> None:
+    """Set a larger total of trials; a sweep that runs takes it up at once, another one when it is resumed."""
+    with open_writer(_existing(_url(results))) as writer:
+        writer.extend(name, trials)
+
+
+def stop(name: str, *, results: str | None = None) -> bool:
+    """Ask whoever drives a sweep to stop it cleanly. Tell whether anybody does."""
+    url = _existing(_url(results))
+    driven = is_driven(name, url=url)
+    with open_writer(url) as writer:
+        writer.request_stop(name)
+    return driven
+
+
+def delete(name: str, *, results: str | None = None) -> None:
+    """Remove a sweep from our tables and Optuna's, and its files. Raises SweepHeldError while it is driven."""
+    url = _existing(_url(results))
+    artifact_dir = Path(open_results(url).provenance(name)["artifact_dir"])
+    with open_writer(url) as writer:
+        writer.delete(name)
+    delete_study(url, name)
+    shutil.rmtree(artifact_dir, ignore_errors=True)
+
+
+def is_driven(name: str, *, url: str) -> bool:
+    """Tell whether a live process drives the sweep. Raises SweepNameError for an unknown one."""
+    sweeps = open_results(url).sweeps()
+    found = sweeps[sweeps["sweep"] == name]
+    if found.empty:
+        raise SweepNameError(f"sweep {name!r} is not in the database. Known: {', '.join(sweeps['sweep']) or 'none'}.")
+    return bool(found["driver"].notna().iloc[0])
+
+
+# --- putting a drive together ------------------------------------------------------------------------------------
+
+
+def _drive(
+    spec: SweepSpec,
+    place: Place,
+    grid: Grid,
+    slots: Slots | None,
+    *,
+    writer: ResultsWriter,
+    view: View,
+    backend: BackendName,
+) -> SweepEnd:
+    name = spec.name
+    writer.acquire(name, Holder.this_process())
+    try:
+        place.artifact_dir.mkdir(parents=True, exist_ok=True)
+        history = writer.history(name)
+        n_trials = writer.standing(name).budget_trials
+        view.begin(spec.study.objective, n_trials, history)
+        retention = Retention(
+            spec,
+            place.artifact_dir,
+            incumbent=_incumbent(spec, history),
+            removed=lambda number: writer.remove_artifacts(name, number),
+        )
+
+        def make_broker(listener: Listener) -> TrialBroker:
+            return TrialBroker(
+                spec.study,
+                name=name,
+                grid=grid,
+                n_trials=n_trials,
+                retries=spec.budget.retries,
+                listener=listener,
+                starting=starting_configurations(spec),
+                fixed=fixed_settings(spec.training, spec.study.parameters),
+                history=history,
+            )
+
+        driver = Driver(spec, writer=writer, make_broker=make_broker, listeners=[retention], view=view)
+        return driver.drive(_backend(backend, spec, place, grid, slots))
+    finally:
+        writer.release(name)
+
+
+def _backend(name: BackendName, spec: SweepSpec, place: Place, grid: Grid, slots: Slots | None) -> Backend:
+    from finesweep.training.transformers_trainer import TransformersTrainerFactory  # heavy
+
+    factory: TrainerFactory = TransformersTrainerFactory(spec, grid, place.artifact_dir, cache_dir())
+    if name == "inline":
+        from finesweep.scheduling.inline import InlineBackend
+
+        return InlineBackend(factory, log_dir=place.artifact_dir)
+    from finesweep.scheduling.ray_tune import RayBackend  # heavy, and sets Ray up as it is imported
+
+    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir)
+
+
+def _slots(spec: SweepSpec, view: View) -> Slots | None:
+    """Divide this box; None on a cluster, which is divided once it is connected to."""
+    if spec.resources.address is not None:
+        return None
+    slots = plan_slots(
+        spec.resources,
+        gpus=() if spec.resources.devices == "cpu" else find_gpus(),
+        n_cpus=n_cores(),
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
+    for note in slots.notes:
+        view.say(note)
+    return slots
+
+
+def _prepare(spec: SweepSpec, view: View) -> Any:  # Any: training.prepare.Prepared, whose module is heavy
+    from finesweep.training.prepare import prepare
+
+    began_s = time.monotonic()
+    prepared = prepare(spec, cache_dir=cache_dir())
+    view.say(
+        f"{prepared.n_train_rows:,} training and {prepared.n_validation_rows:,} validation rows "
+        f"are ready ({time.monotonic() - began_s:.1f} s)."
+    )
+    for note in prepared.notes:
+        view.say(note)
+    return prepared
+
+
+def _incumbent(spec: SweepSpec, history: SweepHistory) -> tuple[int, float] | None:
+    complete = [
+        (trial.number, trial.value)
+        for trial in history.trials
+        if trial.state is TrialState.COMPLETE and trial.value is not None and trial.reused_from is None
+    ]
+    better = max if spec.study.objective.direction == "maximize" else min
+    return better(complete, key=lambda pair: pair[1]) if complete else None
+
+
+def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:
+    """Raise SweepNameError if the sweep is in the database, saying what to do about it."""
+    results = open_results(writer.url)
+    if spec.name not in list(results.sweeps()["sweep"]):
+        return
+    differing = _differences(results.spec(spec.name).model_dump(mode="json"), spec.model_dump(mode="json"))
+    if not differing:
+        raise SweepNameError(
+            f"sweep {spec.name!r} is already in the database. Go on with it: finesweep resume {spec.name}. "
+            f"More trials: finesweep extend {spec.name} --trials N. A new one beside it: --name NAME."
+        )
+    raise SweepNameError(
+        f"another sweep named {spec.name!r} is already in the database. It differs in {', '.join(differing)}. "
+        f"Give this one another name: --name NAME."
+    )
+
+
+def _differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """List the key paths at which two specs differ; the budget's totals are no difference."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = sorted({*one, *other} - ({"budget"} if not path else set()))
+        return [
+            found
+            for key in keys
+            for found in _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if one == other else [path]
+
+
+def _url(results: str | None) -> str:
+    return resolve_url(results or os.environ.get("FINESWEEP_RESULTS"), folder=Path.cwd())
+
+
+def _existing(url: str) -> str:
+    """Open to read first: a database that is not there is an error, not to be created."""
+    open_results(url).sweeps()
+    return url
+
+
