@@ -24,7 +24,7 @@ from finesweep.results.history import read_history
 from finesweep.results.lease import Holder
 from finesweep.results.names import unknown_sweep
 from finesweep.results.recording import record
-from finesweep.results.schema import SweepState, create_tables, sweeps
+from finesweep.results.schema import SweepState, artifacts, create_tables, sweeps
 from finesweep.results.url import redacted, resolve_url
 from finesweep.spec.sweep import SweepSpec
 
@@ -148,6 +148,22 @@ class ResultsWriter:
                 lease.refuse_if_held(row, now_s=self._clock())
             connection.execute(sa.delete(sweeps).where(sweeps.c.id == row.id))
         self._epochs.pop(name, None)
+
+    def grid(self, name: str) -> Grid:
+        """Read the axis on which the sweep's trials are compared."""
+        with self._sweep(name) as (_, row):
+            return Grid(**row.grid)
+
+    def remove_artifacts(self, name: str, number: int) -> None:
+        """Note that a trial's files have been removed."""
+        with self._held_sweep(name) as (connection, row):
+            connection.execute(
+                sa.update(artifacts)
+                .where(
+                    artifacts.c.sweep_id == row.id, artifacts.c.number == number, artifacts.c.removed_at.is_(None)
+                )
+                .values(removed_at=self._clock())
+            )
 
     def history(self, name: str) -> SweepHistory:
         """Read all that a broker needs to go on with the sweep."""

@@ -99,12 +99,12 @@ class RayBackend:
         # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.n_slots)
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
-        attempts = _Attempts(broker, n_slots=slots.n_slots)
+        attempts = _Attempts(broker, tick, n_slots=slots.n_slots)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
                 search_alg=_BrokerSearcher(attempts),
-                scheduler=_BrokerScheduler(attempts, tick),
+                scheduler=_BrokerScheduler(attempts),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: str(trial.trial_id),
@@ -149,13 +149,18 @@ def _require(per_trial: Mapping[str, float]) -> None:
 class _Attempts:
     """Which Tune trial is which attempt, and how each is doing: what searcher and scheduler both need to know."""
 
-    def __init__(self, broker: TrialBroker, *, n_slots: int) -> None:
+    def __init__(self, broker: TrialBroker, tick: Tick, *, n_slots: int) -> None:
         self.broker = broker
+        self.tick = tick
         self._n_slots = n_slots
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number, for attempts not ended yet
         self._begun: set[int] = set()
         self._failed_starts = 0
         self._fault: ResourcesError | None = None
+
+    def __getstate__(self) -> None:
+        """Nothing: Tune pickles its searcher and scheduler for a restore that we never ask for."""
+        return
 
     def next(self, tune_id: str) -> TrialSpec | NoTrial:
         # One beyond the slots: asked for ahead, so that no slot waits for the sampler.
@@ -238,14 +243,13 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     Tune's own STOP is used only when a worker has said how its attempt ended, so the actor is idle by then.
     """
 
-    def __init__(self, attempts: _Attempts, tick: Tick) -> None:
+    def __init__(self, attempts: _Attempts) -> None:
         super().__init__()
         self._attempts = attempts
-        self._tick = tick
 
     def choose_trial_to_run(self, controller: Any) -> Any:
         """Tune calls this at every turn of its loop, ten times a second and more."""
-        self._tick()
+        self._attempts.tick()
         if self._attempts.broker.halted:
             for trial in controller.get_live_trials():
                 if trial.status == trial.PENDING:
