@@ -210,4 +210,5 @@ def _keep_study_attributes(connection: sa.Connection, sweep_id: int, attributes:
 def _insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless its key is there. Tell whether it was inserted."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+    statement = insert(table).values(values).on_conflict_do_nothing().returning(sa.literal(1))
+    return connection.execute(statement).first() is not None  # not every driver counts the rows of an insert

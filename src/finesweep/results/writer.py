@@ -159,9 +159,7 @@ class ResultsWriter:
         with self._held_sweep(name) as (connection, row):
             connection.execute(
                 sa.update(artifacts)
-                .where(
-                    artifacts.c.sweep_id == row.id, artifacts.c.number == number, artifacts.c.removed_at.is_(None)
-                )
+                .where(artifacts.c.sweep_id == row.id, artifacts.c.number == number, artifacts.c.removed_at.is_(None))
                 .values(removed_at=self._clock())
             )
 

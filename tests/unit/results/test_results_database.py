@@ -157,6 +157,6 @@ def test_other_errors_keep_their_words_and_hide_the_password() -> None:
 
 
 def test_a_missing_driver_is_named() -> None:
-    with pytest.raises(ResultsError, match=r"driver 'psycopg' is not installed.*pip install 'finesweep\[postgresql\]'"):
-        with translated("postgresql+psycopg://h/x"):
-            raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+    wanted = r"driver 'psycopg' is not installed.*pip install 'finesweep\[postgresql\]'"
+    with pytest.raises(ResultsError, match=wanted), translated("postgresql+psycopg://h/x"):
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")

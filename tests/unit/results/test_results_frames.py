@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,5 +242,5 @@ def test_several_sweeps_are_told_apart(
 def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     open_writer("finesweep.db").close()
-    assert os.listdir() == ["finesweep.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["finesweep.db"]
     assert open_results().sweeps().empty
