@@ -48,7 +48,8 @@ def number_texts(values: Sequence[Any]) -> list[str]:
     if sizes and (min(sizes) < 1e-4 or max(sizes) < 1e-2 or max(sizes) >= 1e7):
         return [_text(value) if not isinstance(value, float) else f"{value:.1e}" if value else "0" for value in values]
     decimals = next(
-        (n for n in range(MOST_DECIMALS) if all(round(value, n) == value for value in floats)), MOST_DECIMALS
+        (n for n in range(MOST_DECIMALS) if all(round(value, n) == round(value, MOST_DECIMALS) for value in floats)),
+        MOST_DECIMALS,
     )
     return [f"{value:.{max(decimals, 1)}f}" if isinstance(value, float) else _text(value) for value in values]
 

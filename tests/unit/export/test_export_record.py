@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finesweep.errors import ExportError
+from finesweep.events import (
+    AttemptEnded,
+    AttemptResult,
+    Ending,
+    Event,
+    Grid,
+    Source,
+    TrialFinished,
+    TrialState,
+    TrialSuggested,
+)
+from finesweep.export.json_file import export_json
+from finesweep.export.record import export_record
+from finesweep.results.frames import Results, open_results
+from finesweep.results.writer import ResultsWriter, open_writer
+from finesweep.spec.sweep import SweepSpec
+
+Events = Callable[..., list[Event]]
+
+PROVENANCE = {
+    "file": "my sweeps/tickets.yaml",
+    "versions": {"torch": "2.13"},
+    "model": {"fingerprint": "sha256:m"},
+    "data": {"train_fingerprint": "sha256:t"},
+}
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[ResultsWriter]:
+    with open_writer(tmp_path / "r.db") as writer:
+        yield writer
+
+
+@pytest.fixture
+def launch(writer: ResultsWriter, make_spec: Callable[..., SweepSpec]) -> Callable[..., Results]:
+    def launch(*batches: list[Event], provenance: Mapping[str, Any] = PROVENANCE, **sections: Any) -> Results:
+        writer.create_sweep(make_spec(**sections), grid=Grid("examples", 100, 1000), provenance=provenance)
+        for batch in batches:
+            writer.listener("tickets")(batch)
+        return open_results(writer.url)
+
+    return launch
+
+
+def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_events: Events) -> None:
+    training = {"weight_decay": 0.01, "lr_scheduler_type": "cosine", "seed": 7}
+    configuration = {"learning_rate": 3.2e-05, "batch_size": 16}
+    results = launch(
+        trial_events(0, [0.9, 0.8], configuration=configuration), trial_events(1, [0.2]), training=training
+    )
+    record = export_record(results, "tickets")
+    assert (record.sweep, record.trial, record.value, record.value_step) == ("tickets", 0, 0.9, 100)
+    assert record.metrics == {"accuracy": 0.9, "loss": 1.0}
+    assert record.settings["learning_rate"] == 3.2e-05
+    assert record.settings["weight_decay"] == 0.01
+    assert record.settings["lr_scheduler_type"] == "cosine"
+    assert record.settings["epochs"] == 3
+    assert record.seed == 7
+    assert record.facts == {"device": "cpu"}
+    assert record.model == {"name": "tiny", "fingerprint": "sha256:m"}
+    assert record.data["train"] == "/data/train.jsonl"
+    assert record.data["train_fingerprint"] == "sha256:t"
+    assert record.provenance == {"file": "my sweeps/tickets.yaml", "versions": {"torch": "2.13"}}
+
+
+def test_the_command_repeats_just_this_trial(launch: Callable[..., Results], trial_events: Events) -> None:
+    study = {
+        "objective": {"metric": "accuracy", "direction": "maximize"},
+        "parameters": {
+            "method": {"type": "categorical", "choices": ["full", "feature-extraction"]},
+            "batch_size": {"type": "categorical", "choices": [8, 16]},
+            "warmup_steps": {"value": "2 * batch_size"},
+            "weight_decay": {"by": "method", "full": {"value": 0.1}},
+        },
+    }
+    configuration = {"method": "full", "batch_size": 8, "warmup_steps": 16, "weight_decay": 0.1}
+    record = export_record(launch(trial_events(0, configuration=configuration), study=study), "tickets")
+    assert record.command is not None
+    words = shlex.split(record.command)
+    assert words[:5] == ["finesweep", "run", "my sweeps/tickets.yaml", "--name", "tickets-0"]
+    settings = dict(word.split("=", 1) for word in words[6::2])
+    assert json.loads(settings.pop("start_with")) == [{"method": "full", "batch_size": 8}]
+    assert settings == {"try_defaults": "false", "budget.trials": "1"}
+
+
+def test_without_a_file_there_is_no_command(launch: Callable[..., Results], trial_events: Events) -> None:
+    configuration = {"learning_rate": 3.2e-05}
+    assert export_record(launch(trial_events(0, configuration=configuration), provenance={}), "tickets").command is None
+
+
+def test_a_reused_result_has_the_facts_of_the_trial_that_was_trained(
+    launch: Callable[..., Results], trial_events: Events
+) -> None:
+    configuration = {"learning_rate": 3.2e-05}
+    first = trial_events(0, [0.5, 0.6], configuration=configuration)
+    first[-2] = AttemptEnded(0, 1, AttemptResult(Ending.DONE, artifacts={"model": "0/1/model"}))
+    twin = [
+        TrialSuggested(1, configuration, configuration, {}, Source.SAMPLER, {}, {}, twin_of=0),
+        TrialFinished(1, TrialState.COMPLETE, None, 0.6, 200, reused_from=0),
+    ]
+    record = export_record(launch(first, twin), "tickets", 1)
+    assert (record.trial, record.metrics["accuracy"], record.examples_seen) == (1, 0.6, 204)
+    assert record.facts == {"device": "cpu"}
+    assert record.artifacts == {"model": "0/1/model"}
+
+
+def test_only_complete_trials_are_exported(launch: Callable[..., Results], trial_events: Events) -> None:
+    results = launch(trial_events(0, state=TrialState.PRUNED, reason="rung"), trial_events(1, state=None))
+    with pytest.raises(ExportError, match="'tickets' has no COMPLETE trial to export yet"):
+        export_record(results, "tickets")
+    with pytest.raises(ExportError, match=r"trial tickets:0 is PRUNED \(rung\); only a COMPLETE trial"):
+        export_record(results, "tickets", 0)
+    with pytest.raises(ExportError, match=r"trial tickets:1 is INTERRUPTED; only"):
+        export_record(results, "tickets", 1)
+
+
+def test_json_holds_the_whole_record(launch: Callable[..., Results], trial_events: Events, tmp_path: Path) -> None:
+    configuration = {"learning_rate": 3.2e-05}
+    events = trial_events(0, [0.5, float("-inf")], configuration=configuration)
+    events[-1] = TrialFinished(0, TrialState.COMPLETE, None, 0.5, 200)
+    record = export_record(launch(events), "tickets")
+    export_json(record, tmp_path / "best.json")
+    content = json.loads((tmp_path / "best.json").read_text(), parse_constant=pytest.fail)
+    assert content["finesweep_export"] == 1
+    assert content["settings"]["learning_rate"] == 3.2e-05
+    assert content["metrics"] == {"accuracy": "-inf", "loss": 0.5}
+    assert content["command"] == record.command
+
+
+def test_an_existing_file_is_replaced_only_by_force(
+    launch: Callable[..., Results], trial_events: Events, tmp_path: Path
+) -> None:
+    path = tmp_path / "out" / "best.json"
+    path.parent.mkdir()
+    path.write_text("mine")
+    record = export_record(launch(trial_events(0, configuration={"learning_rate": 3.2e-05})), "tickets")
+    with pytest.raises(ExportError, match=r"best\.json: is already there\. .*--force"):
+        export_json(record, path)
+    assert path.read_text() == "mine"
+    export_json(record, path, force=True)
+    assert json.loads(path.read_text())["trial"] == 0
+    assert [entry.name for entry in path.parent.iterdir()] == ["best.json"]
+
+
+def test_a_folder_or_a_missing_folder_is_named(
+    launch: Callable[..., Results], trial_events: Events, tmp_path: Path
+) -> None:
+    record = export_record(launch(trial_events(0, configuration={"learning_rate": 3.2e-05})), "tickets")
+    with pytest.raises(ExportError, match="is a folder"):
+        export_json(record, tmp_path, force=True)
+    with pytest.raises(ExportError, match=r"nowhere/best\.json: No such file or directory\. Name a file in a folder"):
+        export_json(record, tmp_path / "nowhere" / "best.json")
