@@ -258,3 +258,25 @@ def test_a_fact_that_json_cannot_hold_is_named(writer: ResultsWriter, trial_even
     listener(trial_events(0, state=None))
     with pytest.raises(ResultsError, match=r"value\.folder: .* which JSON cannot hold"):
         listener([AttemptDescribed(0, 1, {"folder": Path("/x")})])
+
+
+def test_the_grid_comes_back(writer: ResultsWriter) -> None:
+    assert writer.grid("tickets") == GRID
+
+
+def test_removed_artifacts_are_no_longer_the_trials(writer: ResultsWriter, trial_events: Events, clock: Clock) -> None:
+    listener = writer.listener("tickets")
+    for number in (0, 1):
+        listener(trial_events(number, state=None))
+        listener([AttemptEnded(number, 1, AttemptResult(Ending.DONE, artifacts={"model": f"{number}/1/model"}))])
+    clock.now_s += 5
+    writer.remove_artifacts("tickets", 0)
+    clock.now_s += 5
+    writer.remove_artifacts("tickets", 0)
+    results = open_results(writer.url)
+    assert results.trial("tickets", 0).artifacts == {}
+    assert results.trial("tickets", 1).artifacts == {"model": "1/1/model"}
+    assert [str(moment) for moment in results.artifacts("tickets")["removed_at"]] == [
+        "1970-01-01 00:16:45+00:00",
+        "NaT",
+    ]
