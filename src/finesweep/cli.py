@@ -124,7 +124,9 @@ def run(
 
     spec = load_sweep(file, overrides=overrides, name=name)
     if detach:
-        return _detach(["run", str(file), *(f"--set={item}" for item in overrides), f"--backend={backend}"], spec, results)
+        return _detach(
+            ["run", str(file), *(f"--set={item}" for item in overrides), f"--backend={backend}"], spec, results
+        )
     from finesweep import sweeps
 
     with _view() as view:
@@ -160,7 +162,9 @@ def extend(sweep: str, trials: int, results: str | None) -> None:
     if sweeps.is_driven(sweep, url=_results(results).url):
         click.echo(f"{sweep}: {trials} trials in total from now on.")
     else:
-        click.echo(f"{sweep}: {trials} trials in total. Go on with it: finesweep resume {sweep}{_results_hint(results)}")
+        click.echo(
+            f"{sweep}: {trials} trials in total. Go on with it: finesweep resume {sweep}{_results_hint(results)}"
+        )
 
 
 @cli.command()
@@ -200,9 +204,7 @@ def delete(sweep: str, yes: bool, results: str | None) -> None:
 @click.option("--metric", "metrics", multiple=True, help="Show another reported metric as a column.")
 @click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
 @json_option
-def status(
-    sweep: str | None, results: str | None, metrics: tuple[str, ...], top: int | None, as_json: bool
-) -> None:
+def status(sweep: str | None, results: str | None, metrics: tuple[str, ...], top: int | None, as_json: bool) -> None:
     """List the sweeps of a results database, or one sweep's trials, best first."""
     from finesweep.views.tables import leaderboard, sweeps_table
 
@@ -241,7 +243,9 @@ def logs(trial: str, follow: bool, results: str | None) -> None:
 @cli.command()
 @click.argument("sweep", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write all trials to a .csv, .json, .parquet or .md file.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write all trials to a .csv, .json, .parquet or .md file."
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @results_option
 @json_option

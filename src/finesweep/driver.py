@@ -77,7 +77,7 @@ class Driver:
         self._view = view
         self._clock = clock
         self._store = writer.listener(spec.name)
-        self._listeners = (*listeners, view)
+        self._listeners: tuple[Listener, ...] = (*listeners, view)
         self._unmirrored = False
         self._signal: str | None = None
         self.broker = make_broker(self._hear)
@@ -177,5 +177,3 @@ class Driver:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-

@@ -168,15 +168,7 @@ class TrialInterrupted:
     number: int
 
 
-Event = (
-    TrialSuggested
-    | AttemptStarted
-    | AttemptDescribed
-    | Reported
-    | AttemptEnded
-    | TrialFinished
-    | TrialInterrupted
-)
+Event = TrialSuggested | AttemptStarted | AttemptDescribed | Reported | AttemptEnded | TrialFinished | TrialInterrupted
 Listener = Callable[[Sequence[Event]], None]  # events that belong together are handed over, and stored, together
 
 

@@ -12,11 +12,16 @@ from finesweep.spec.sweep import SweepSpec
 class Measured(Protocol):
     """What a trial run of one step tells; training.smoke.SmokeResult."""
 
-    n_train_rows: int
-    n_validation_rows: int
-    train_s_per_example: float
-    eval_s_per_example: float
-    peak_memory_gib: float
+    @property
+    def n_train_rows(self) -> int: ...
+    @property
+    def n_validation_rows(self) -> int: ...
+    @property
+    def train_s_per_example(self) -> float: ...
+    @property
+    def eval_s_per_example(self) -> float: ...
+    @property
+    def peak_memory_gib(self) -> float: ...
 
 
 def forecast(spec: SweepSpec, measured: Measured) -> list[str]:

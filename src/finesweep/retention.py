@@ -15,7 +15,12 @@ class Retention:
     """A listener that removes the files of trials whose weights nobody will ask for; logs stay."""
 
     def __init__(
-        self, spec: SweepSpec, artifact_dir: Path, *, incumbent: tuple[int, float] | None, removed: Callable[[int], None]
+        self,
+        spec: SweepSpec,
+        artifact_dir: Path,
+        *,
+        incumbent: tuple[int, float] | None,
+        removed: Callable[[int], None],
     ) -> None:
         """Begin with the best trial so far and its value; `removed` is told the number of a trial without files."""
         self._keep = spec.artifacts.keep

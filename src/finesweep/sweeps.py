@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from finesweep.spec.grid import plan_grid
 from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.sweep import SweepSpec
 from finesweep.trainer import TrainerFactory
+from finesweep.views.live import PlainView
 
 BackendName = Literal["ray", "inline"]
 
@@ -55,7 +57,7 @@ def cache_dir() -> Path:
 def run(
     spec: SweepSpec,
     *,
-    view: View,
+    view: View | None = None,
     results: str | None = None,
     backend: BackendName = "ray",
     file: Path | None = None,
@@ -63,6 +65,7 @@ def run(
     """Begin a sweep and drive it to its end.
 
     Args:
+        view: who watches; None: lines on stderr.
         results: path or URL of the database; None: the sweep's own, FINESWEEP_RESULTS, or finesweep.db here.
         file: the sweep file, for the record.
 
@@ -70,6 +73,7 @@ def run(
         SweepNameError: the database already holds a sweep of this name.
         DataError, ModelError, ResourcesError, ResultsError, SpecError.
     """
+    view = view or _lines()
     place = place_of(spec, results=results)
     slots = _slots(spec, view)
     with open_writer(place.url) as writer:
@@ -93,13 +97,16 @@ def run(
         return _drive(spec, place, grid, slots, writer=writer, view=view, backend=backend)
 
 
-def resume(name: str, *, view: View, results: str | None = None, backend: BackendName = "ray") -> SweepEnd:
+def resume(
+    name: str, *, view: View | None = None, results: str | None = None, backend: BackendName = "ray"
+) -> SweepEnd:
     """Go on with a sweep after Ctrl-C, a crash or a reboot: interrupted trials first, under their own numbers.
 
     Raises:
         SweepHeldError: a live process drives it.
         SweepNameError: there is no such sweep.
     """
+    view = view or _lines()
     url = _url(results)
     known = open_results(url)
     spec = known.spec(name)
@@ -233,6 +240,10 @@ def _prepare(spec: SweepSpec, view: View) -> Any:  # Any: training.prepare.Prepa
     return prepared
 
 
+def _lines() -> View:
+    return PlainView(lambda line: print(line, file=sys.stderr))  # noqa: T201  # a notebook's view
+
+
 def _incumbent(spec: SweepSpec, history: SweepHistory) -> tuple[int, float] | None:
     complete = [
         (trial.number, trial.value)
@@ -280,5 +291,3 @@ def _existing(url: str) -> str:
     """Open to read first: a database that is not there is an error, not to be created."""
     open_results(url).sweeps()
     return url
-
-

@@ -1,8 +1,8 @@
 """A slot's worker: a Ray Tune class trainable that runs attempts, one after another, in a thread of its own.
 
-Every attempt ends by the worker's own word. The driver's answers arrive by `answer` and `tell`, which Ray runs before the next
-`step` because a caller's calls on an actor keep their order; so a stop can reach a trial at a report and between two,
-and a trainer may take its time to clean up.
+Every attempt ends by the worker's own word. The driver's answers arrive by `answer` and `tell`, which Ray runs before
+the next `step` because a caller's calls on an actor keep their order; so a stop can reach a trial at a report and
+between two, and a trainer may take its time to clean up.
 """
 
 from __future__ import annotations
@@ -166,4 +166,3 @@ def _worker_facts() -> Facts:
         "gpu_ids": [str(index) for index in ray.get_gpu_ids()],
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
-

@@ -58,7 +58,9 @@ def plan_slots(resources: Resources, *, gpus: tuple[Gpu, ...], n_cpus: int, visi
         n_slots = len(devices) * per_device
         share = resources.gpus_per_trial
     else:
-        n_slots = max(1, n_cpus // resources.cpus_per_trial if resources.cpus_per_trial else min(n_cpus, MOST_CPU_SLOTS))
+        n_slots = max(
+            1, n_cpus // resources.cpus_per_trial if resources.cpus_per_trial else min(n_cpus, MOST_CPU_SLOTS)
+        )
         share = 0.0
     if resources.max_parallel is not None:
         n_slots = min(n_slots, resources.max_parallel)

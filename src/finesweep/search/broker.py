@@ -18,7 +18,7 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 from optuna.trial import TrialState as OptunaState
 
 from finesweep.events import (
@@ -123,7 +123,7 @@ class TrialBroker:
         self._study_id = self._storage.get_study_id_from_name(name)
         self._live: dict[int, _Live] = {}
         self._queue: deque[int] = deque()  # to be run before the sampler is asked again
-        self._in_flight: set[int] = set()  # handed to the backend and not given back
+        self._in_flight: dict[int, int] = {}  # trial -> its attempt, handed to the backend and not given back
         self._twins: defaultdict[int, list[int]] = defaultdict(list)  # trial -> those that wait for its result
         self._known: dict[str, int] = {}  # configuration -> the trial that has or will have its result
         self._n_started_given = 0  # of self._starting
@@ -150,9 +150,9 @@ class TrialBroker:
     def begin(self, number: int) -> None:
         """Note that a worker has begun the attempt that was handed out. Later calls change nothing."""
         live = self._live.get(number)
-        if live is None or self._begun(live):
+        if live is None or live.attempts == self._in_flight[number]:
             return
-        live.attempts += 1
+        live.attempts = self._in_flight[number]
         self._emit(AttemptStarted(number, live.attempts))
 
     def describe(self, number: int, facts: Mapping[str, Any]) -> None:
@@ -181,14 +181,12 @@ class TrialBroker:
 
     def finish(self, number: int, result: AttemptResult) -> None:
         """Take back an attempt; give the trial its outcome, or another attempt."""
-        self._in_flight.discard(number)
+        self.begin(number)
+        ended = AttemptEnded(number, self._in_flight.pop(number), result)
         live = self._live.get(number)
         if live is None:  # its outcome was decided when it was stopped; its worker has now cleaned up
-            frozen = self._storage.get_trial(self._trial_id(number))
-            self._emit(AttemptEnded(number, int(frozen.user_attrs.get("attempts", 1)), result))
+            self._emit(ended)
             return
-        self.begin(number)
-        ended = AttemptEnded(number, live.attempts, result)
         match result.ending:
             case Ending.DONE:
                 self._complete(live, ended)
@@ -204,7 +202,7 @@ class TrialBroker:
 
     def give_back(self, number: int) -> None:
         """Take back an attempt that no worker has begun; it is the next to be handed out."""
-        self._in_flight.discard(number)
+        del self._in_flight[number]
         if number in self._live:
             self._queue.appendleft(number)
 
@@ -302,12 +300,8 @@ class TrialBroker:
 
     def _hand_out(self, number: int) -> TrialSpec:
         live = self._live[number]
-        self._in_flight.add(number)
-        live.trial.set_user_attr("attempts", live.attempts + 1)
+        self._in_flight[number] = live.attempts + 1
         return TrialSpec(number=number, attempt=live.attempts + 1, configuration=live.configuration)
-
-    def _begun(self, live: _Live) -> bool:
-        return live.attempts == live.trial.user_attrs.get("attempts", 0)
 
     # --- judging ------------------------------------------------------------------------------------------------
 
@@ -437,16 +431,12 @@ class TrialBroker:
         reports = {record.number: record.reports for record in history.trials}
         waiting = [record for record in history.trials if not record.state.is_final and record.twin_of is not None]
         for record in history.trials:
-            is_reused = record.reused_from is not None
-            self.study.add_trial(
-                frozen_trial(
-                    record, reports[record.reused_from if is_reused else record.number], self._spec.objective.metric
-                )
-            )
+            origin = record.number if record.reused_from is None else record.reused_from
+            self.study.add_trial(frozen_trial(record, reports[origin], self._spec.objective.metric))
             self._n_started_given += record.source is not Source.SAMPLER
             if not record.state.is_final:
                 self._live[record.number] = self._revived(record)
-            if record in waiting or is_reused:
+            if record in waiting or record.reused_from is not None:
                 continue
             self._n_charged += 1
             if record.state is not TrialState.FAILED:

@@ -98,5 +98,3 @@ def _open_storage(url: str) -> RDBStorage:
         storage.engine.dispose()  # connections made before the listener
 
     return storage
-
-

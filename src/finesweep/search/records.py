@@ -39,10 +39,7 @@ def frozen_trial(record: TrialRecord, reports: Sequence[Report], metric: str) ->
         datetime_complete=_moment(record.finished_at) if state.is_finished() else None,
         params=dict(record.parameters),
         distributions={name: json_to_distribution(text) for name, text in record.distributions.items()},
-        user_attrs={
-            "attempts": record.attempts,
-            **{key: item for key, item in notes.items() if item is not None},
-        },
+        user_attrs={key: item for key, item in notes.items() if item is not None},
         system_attrs=dict(record.attributes),
         intermediate_values=values,
     )

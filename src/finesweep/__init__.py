@@ -1,0 +1,59 @@
+"""Hyperparameter sweeps for fine-tuning transformers.
+
+    from finesweep import load_sweep, open_results, run
+
+    end = run(load_sweep("sweeps/quickstart.yaml"))
+    open_results().trials(end.name)
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from finesweep.errors import FinesweepError, SpecError
+
+if TYPE_CHECKING:
+    from finesweep.driver import SweepEnd
+    from finesweep.results.frames import Results, open_results
+    from finesweep.spec.files import check_sweep, load_sweep
+    from finesweep.spec.sweep import SweepSpec
+    from finesweep.sweeps import delete, extend, resume, run, stop
+
+_HOMES = {
+    "Results": "results.frames",
+    "SweepEnd": "driver",
+    "SweepSpec": "spec.sweep",
+    "check_sweep": "spec.files",
+    "delete": "sweeps",
+    "extend": "sweeps",
+    "load_sweep": "spec.files",
+    "open_results": "results.frames",
+    "resume": "sweeps",
+    "run": "sweeps",
+    "stop": "sweeps",
+}
+
+__all__ = [
+    "FinesweepError",
+    "Results",
+    "SpecError",
+    "SweepEnd",
+    "SweepSpec",
+    "check_sweep",
+    "delete",
+    "extend",
+    "load_sweep",
+    "open_results",
+    "resume",
+    "run",
+    "stop",
+]
+
+
+def __getattr__(name: str) -> Any:  # Any: one function for all names; type checkers see the imports above
+    if name in _HOMES:
+        return getattr(import_module(f"finesweep.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'finesweep' has no attribute {name!r}")
