@@ -27,8 +27,8 @@ class ExportRecord:
     trial: int
     task: str
     trainer: str
-    model: Mapping[str, Any]  # name, and what provenance knows of it: fingerprint, ...
-    data: Mapping[str, Any]  # paths, columns, limits, and what provenance knows: fingerprints, ...
+    model: Mapping[str, Any]  # name, fingerprint
+    data: Mapping[str, Any]  # paths, columns, limits, fingerprint
     settings: Mapping[str, Any]
     seed: int
     configuration: Configuration  # what the sweep searched
@@ -39,7 +39,7 @@ class ExportRecord:
     examples_seen: int
     facts: Mapping[str, Any]  # effective warm-up, device batch, accumulation, device, counts, ...
     artifacts: Mapping[str, str]  # kind -> path below the sweep's artifact folder
-    provenance: Mapping[str, Any]  # versions, commit, host, devices
+    provenance: Mapping[str, Any]  # versions, commit, host, devices, labels, ...
     command: str | None  # trains the trial again; None if the sweep was not run from a file
 
 
@@ -56,8 +56,8 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         trial=trial.number,
         task=spec.task,
         trainer=spec.trainer,
-        model={"name": spec.model, **provenance.get("model", {})},
-        data={**spec.data.model_dump(mode="json"), **provenance.get("data", {})},
+        model={"name": spec.model, "fingerprint": provenance.get("model_fingerprint")},
+        data={**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},
         settings=settings.model_dump(mode="json"),
         seed=settings.seed,
         configuration=trial.configuration,
@@ -68,7 +68,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         examples_seen=worker.examples_seen,
         facts=worker.facts,
         artifacts=worker.artifacts,
-        provenance={key: value for key, value in provenance.items() if key not in ("model", "data")},
+        provenance=provenance,
         command=_command(spec, trial, provenance.get("file")),
     )
 

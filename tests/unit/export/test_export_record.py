@@ -31,8 +31,8 @@ Events = Callable[..., list[Event]]
 PROVENANCE = {
     "file": "my sweeps/tickets.yaml",
     "versions": {"torch": "2.13"},
-    "model": {"fingerprint": "sha256:m"},
-    "data": {"train_fingerprint": "sha256:t"},
+    "model_fingerprint": "sha256:m",
+    "data_fingerprint": "sha256:d",
 }
 
 
@@ -70,8 +70,8 @@ def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_e
     assert record.facts == {"device": "cpu"}
     assert record.model == {"name": "tiny", "fingerprint": "sha256:m"}
     assert record.data["train"] == "/data/train.jsonl"
-    assert record.data["train_fingerprint"] == "sha256:t"
-    assert record.provenance == {"file": "my sweeps/tickets.yaml", "versions": {"torch": "2.13"}}
+    assert record.data["fingerprint"] == "sha256:d"
+    assert record.provenance == PROVENANCE
 
 
 def test_the_command_repeats_just_this_trial(launch: Callable[..., Results], trial_events: Events) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,11 +50,8 @@ def test_reading_cannot_write(tmp_path: Path) -> None:
 
 def test_reading_sees_what_a_killed_writer_left_in_the_wal(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
-    pid = os.fork()
-    if pid == 0:
-        open_writer(path)
-        os._exit(9)
-    os.waitpid(pid, 0)
+    killed = "import os, sys; from finesweep.results.writer import open_writer; open_writer(sys.argv[1]); os._exit(9)"
+    subprocess.run([sys.executable, "-c", killed, str(path)])
     assert (tmp_path / "r.db-wal").exists()
     assert open_results(path).sweeps().empty
 
