@@ -25,7 +25,12 @@ def test_reports_fall_on_the_same_steps_for_every_batch_size(bench: Any, batch_s
 
 def test_a_trial_that_ends_on_the_grid_reports_its_end_once(bench: Any) -> None:
     _, told = bench(data={"max_train_rows": 40}, grid=Grid("examples", every=20, longest=80)).run(batch_size=8)
-    assert [(report.step, report.final) for report in told.reports] == [(20, False), (40, False), (60, False), (80, True)]
+    assert [(report.step, report.final) for report in told.reports] == [
+        (20, False),
+        (40, False),
+        (60, False),
+        (80, True),
+    ]
 
 
 def test_progress_is_percent_of_the_trials_own_steps(bench: Any) -> None:

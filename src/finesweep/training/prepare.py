@@ -73,10 +73,11 @@ def load_split(prepared: Prepared, split: str) -> datasets.Dataset:
 
 
 def quiet() -> None:
-    """Keep the libraries from drawing progress bars into the sweep's own output."""
+    """Keep the libraries from writing into the sweep's own output."""
     import transformers
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs as errors is raised as well
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 

@@ -46,7 +46,7 @@ def read_split(data: DataSpec, split: str, *, task: Task, columns: tuple[str, st
     for key, column in zip(keys, columns, strict=True):
         _check_column(table, column, where=where, key=key)
     if len(table) == 0:
-        raise DataError(f"{where} holds no rows. Give a file with at least one.")
+        raise _no_rows(where)
     inputs, targets = (table[column][:] for column in columns)
     for row, (value, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         _check_text(value, f'{where}, row {row}, column "{columns[0]}"')
@@ -87,7 +87,7 @@ def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
     if not path.is_file():
         raise DataError(f"{where} is not there. Correct the path; it is relative to the file that names it.")
     if path.suffix != ".parquet" and not path.read_bytes().strip():
-        raise DataError(f"{where} is empty. Give a file with at least one row.")
+        raise _no_rows(where)
     with tempfile.TemporaryDirectory(dir=scratch_dir) as folder:
         options = {"cache_dir": folder, "keep_in_memory": True}
         try:
@@ -98,10 +98,18 @@ def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
                 text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
                 return datasets.Dataset.from_csv(str(path), features=text_columns, na_filter=False, **options)
             return datasets.Dataset.from_json(str(path), **options)
+        except ValueError as error:  # datasets' word for a table of a header alone
+            if "corresponds to no data" not in str(error):
+                raise
+            raise _no_rows(where) from error
         except datasets.exceptions.DatasetGenerationError as error:
             reason = _json_fault(path) if path.suffix == ".jsonl" else None
             cause = reason or str(error.__cause__ or error).split("\n")[0]
             raise DataError(f"{where} cannot be read: {cause}. Mend the file.") from error
+
+
+def _no_rows(where: str) -> DataError:
+    return DataError(f"{where} holds no rows. Give a file with at least one.")
 
 
 def _csv_header(path: Path) -> list[str]:
@@ -110,8 +118,7 @@ def _csv_header(path: Path) -> list[str]:
 
 
 def _json_fault(path: Path) -> str | None:
-    """Name the first line that is no JSON object, or whose columns or types differ from those above it."""
-    types: dict[str, tuple[type, int]] = {}
+    """Name the first line that is no JSON object."""
     with path.open(encoding="utf-8") as file:
         for row, line in enumerate(file, start=1):
             try:
@@ -120,13 +127,6 @@ def _json_fault(path: Path) -> str | None:
                 return f"row {row} is no JSON ({error.msg} at column {error.colno}): {_show(line.strip())}"
             if not isinstance(value, dict):
                 return f"row {row} is no JSON object: {_show(value)}"
-            for column, cell in value.items():
-                first, first_row = types.setdefault(column, (type(cell), row))
-                if cell is not None and first is not type(None) and not isinstance(cell, first):
-                    return (
-                        f'row {row}, column "{column}" holds {_show(cell)} ({type(cell).__name__}), '
-                        f"where row {first_row} holds a {first.__name__}"
-                    )
     return None
 
 

@@ -1,0 +1,93 @@
+"""One trainer per worker: picklable recipe, one device, nothing kept from trial to trial."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from finesweep.errors import ResourcesError
+from finesweep.events import Decision, Grid
+from finesweep.training.smoke import largest_settings, smoke
+from finesweep.training.transformers_trainer import TransformersTrainerFactory
+
+
+def test_the_factory_can_be_sent_to_a_worker(make_spec: Any, tmp_path: Path) -> None:
+    factory = TransformersTrainerFactory(make_spec(), Grid("examples", 40, 1000), tmp_path, tmp_path)
+    assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+def test_several_gpus_are_refused(make_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    spec = make_spec().model_copy(update={"resources": make_spec().resources.model_copy(update={"devices": "auto"})})
+    factory = TransformersTrainerFactory(spec, Grid("examples", 40, 1000), tmp_path, tmp_path)
+    with pytest.raises(ResourcesError, match=r"this process sees 2 GPUs .* CUDA_VISIBLE_DEVICES=0"):
+        factory()
+
+
+def test_threads_follow_the_environment(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    try:
+        bench()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_trials_leave_nothing_in_memory(bench: Any, recorder: Any) -> None:
+    def alive() -> tuple[int, int]:
+        gc.collect()
+        found = [type(thing) for thing in gc.get_objects()]
+        return (
+            sum(issubclass(kind, transformers.Trainer | torch.optim.Optimizer) for kind in found),
+            sum(kind is torch.nn.Parameter for kind in found),
+        )
+
+    set_up = bench()
+    set_up.run(number=0)
+    before = alive()
+    for number, stop_at in ((1, 2), (2, 5), (3, 100)):  # stopped within an epoch, and run to the end
+        set_up.run(
+            recorder(on_poll=lambda n, at=stop_at: Decision.STOP if n == at else Decision.CONTINUE), number=number
+        )
+    assert alive() == before
+    assert before[0] == 0
+
+
+def test_smoke_takes_the_largest_shape(make_spec: Any, tmp_path: Path) -> None:
+    spec = make_spec(
+        device_batch_size=8,
+        parameters={
+            "method": {"type": "categorical", "choices": ["feature-extraction", "full"]},
+            "batch_size": {
+                "by": "method",
+                "full": {"type": "categorical", "choices": [8, 16]},
+                "feature-extraction": {"value": 4},
+            },
+        },
+    )
+    result = smoke(spec, cache_dir=tmp_path)
+    assert (result.method, result.batch_size, result.device_batch_size, result.max_length) == ("full", 16, 8, 16)
+    assert result.n_trainable == result.n_parameters
+    assert (result.n_train_rows, result.n_validation_rows) == (53, 19)
+    assert result.train_s_per_example > 0
+    assert result.eval_s_per_example > 0
+    assert 0.1 < result.peak_memory_gib < 64
+
+
+def test_smoke_of_a_generative_model(make_spec: Any, tmp_path: Path, tied_llama: Path) -> None:
+    objective = {"metric": "loss", "direction": "minimize"}
+    parameters = {"unfrozen_layers": {"type": "int", "low": 1, "high": 2}}
+    spec = make_spec(
+        model=tied_llama, task="causal-lm", objective=objective, parameters=parameters, method="feature-extraction"
+    )
+    assert largest_settings(spec) == {"unfrozen_layers": 2}
+    result = smoke(spec, cache_dir=tmp_path)
+    assert result.method == "feature-extraction"
+    assert result.n_trainable < result.n_parameters
