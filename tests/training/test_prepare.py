@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finesweep.errors import DataError, FinesweepError
+from finesweep.errors import DataError
 from finesweep.spec.sweep import SweepSpec
 from finesweep.training.prepare import Prepared, load_split, prepare
 
@@ -120,14 +120,6 @@ def test_a_fault_leaves_nothing_behind(make_spec: MakeSpec, tmp_path: Path) -> N
 def test_a_file_that_is_not_there(make_spec: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.validation: /no/such\.jsonl cannot be read"):
         prepare(make_spec(data={"validation": "/no/such.jsonl"}), cache_dir=tmp_path)
-
-
-def test_a_metric_that_the_task_does_not_measure(make_spec: MakeSpec, tmp_path: Path) -> None:
-    objective = {"metric": "perplexity", "direction": "minimize"}
-    with pytest.raises(
-        FinesweepError, match=r'objective\.metric: "perplexity" is not measured .* Known: loss, accuracy'
-    ):
-        prepare(make_spec(objective=objective), cache_dir=tmp_path)
 
 
 def prepare_in_worker(arguments: tuple[SweepSpec, Path]) -> Prepared:

@@ -45,7 +45,7 @@ def resolve_model(reference: str, *, cache_dir: Path) -> ModelSource:
         path = Path(reference).expanduser()
     else:
         return ModelSource(reference, location=reference, fingerprint=_hub_fingerprint(reference))
-    if path.suffix == ".gguf" and path.is_file():
+    if path.suffix.lower() == ".gguf" and path.is_file():
         fingerprint = _files_digest([path])
         return ModelSource(reference, str(_unpack_gguf(path, fingerprint, reference, cache_dir)), fingerprint)
     if not (path / "config.json").is_file():
@@ -125,7 +125,7 @@ def _package_path(reference: str) -> Path:
 
 def _names_a_path(reference: str) -> bool:
     path = Path(reference).expanduser()
-    return path.is_absolute() or reference.startswith(".") or reference.endswith(".gguf") or path.exists()
+    return path.is_absolute() or reference.startswith(".") or reference.lower().endswith(".gguf") or path.exists()
 
 
 def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) -> Path:

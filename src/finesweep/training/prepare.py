@@ -20,7 +20,7 @@ from typing import Any
 import datasets
 from filelock import FileLock
 
-from finesweep.errors import DataError, FinesweepError
+from finesweep.errors import DataError
 from finesweep.spec.sweep import SweepSpec
 from finesweep.training.models import load_tokenizer, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
@@ -44,7 +44,6 @@ class Prepared:
 
 def prepare(spec: SweepSpec, *, cache_dir: Path) -> Prepared:
     """Check the data and tokenise it unless that is done already. Raises DataError or ModelError."""
-    _check_objective(spec)
     quiet()
     source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
@@ -80,15 +79,6 @@ def quiet() -> None:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs as errors is raised as well
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-
-
-def _check_objective(spec: SweepSpec) -> None:
-    known = (*task_kind(spec.task).metric_names, "train_loss")
-    if spec.study.objective.metric not in known:
-        raise FinesweepError(
-            f'objective.metric: "{spec.study.objective.metric}" is not measured for the task {spec.task}. '
-            f"Known: {', '.join(known)}."
-        )
 
 
 def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:

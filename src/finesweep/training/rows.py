@@ -22,6 +22,7 @@ from finesweep.spec.sweep import DataSpec, Task
 Label = str | int
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -98,14 +99,12 @@ def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
                 text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
                 return datasets.Dataset.from_csv(str(path), features=text_columns, na_filter=False, **options)
             return datasets.Dataset.from_json(str(path), **options)
-        except ValueError as error:  # datasets' word for a table of a header alone
-            if "corresponds to no data" not in str(error):
-                raise
-            raise _no_rows(where) from error
-        except datasets.exceptions.DatasetGenerationError as error:
+        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+            cause = str(error.__cause__ or error).split("\n")[0]
+            if any(words in cause for words in _NO_ROWS):
+                raise _no_rows(where) from error
             reason = _json_fault(path) if path.suffix == ".jsonl" else None
-            cause = reason or str(error.__cause__ or error).split("\n")[0]
-            raise DataError(f"{where} cannot be read: {cause}. Mend the file.") from error
+            raise DataError(f"{where} cannot be read: {reason or cause}. Mend the file.") from error
 
 
 def _no_rows(where: str) -> DataError:

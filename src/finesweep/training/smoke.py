@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import datasets
 import torch
 import transformers
 
-from finesweep.spec.parameters import BranchedParameter, CategoricalParameter, DerivedParameter, Parameter
+from finesweep.spec.grid import extremes, largest
 from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec
 from finesweep.training.checkpoints import TrialFolder
@@ -63,14 +63,14 @@ def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
 def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
     """Return the values, among those the space allows, that cost most memory."""
     parameters = spec.study.parameters
-    largest: dict[str, Any] = {}
+    most: dict[str, Any] = {}
     for name in ("batch_size", "unfrozen_layers"):
-        if name in parameters and (numbers := [v for v in _ends(parameters[name]) if isinstance(v, int | float)]):
-            largest[name] = int(max(numbers))
+        if name in parameters:
+            most[name] = int(largest(spec, name))
     if "method" in parameters:
-        methods = list(_ends(parameters["method"]))
-        largest["method"] = "full" if "full" in methods else methods[0]
-    return largest
+        methods = extremes(parameters["method"])
+        most["method"] = "full" if "full" in methods else methods[0]
+    return most
 
 
 def _try(spec: SweepSpec, shared: Shared, scratch: Path) -> SmokeResult:
@@ -133,20 +133,6 @@ class _StepClock(transformers.TrainerCallback):  # type: ignore[misc]  # transfo
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.take_loss()  # waits for the device
         self.step_s = time.perf_counter() - self._began_s
-
-
-def _ends(parameter: Parameter) -> Iterable[Any]:
-    """Yield the extreme values of a parameter; a derived one counts where it is a constant."""
-    match parameter:
-        case BranchedParameter():
-            for branch in parameter.branches.values():
-                yield from _ends(branch)
-        case CategoricalParameter():
-            yield from parameter.choices
-        case DerivedParameter():
-            yield parameter.value
-        case _:
-            yield from (parameter.low, parameter.high)
 
 
 def _full_rows(rows: datasets.Dataset, n: int, max_length: int) -> datasets.Dataset:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from finesweep.spec.sweep import DataSpec, Task
+from finesweep.spec.sweep import METRICS, DataSpec, Task
 from finesweep.training.metrics import causal_lm_metrics, classification_metrics
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -152,7 +152,7 @@ def _first(logits: Any) -> torch.Tensor:
 
 _KINDS: Mapping[Task, TaskKind] = {
     "classification": TaskKind(
-        metric_names=("loss", "accuracy", "macro_f1", "mcc"),
+        metric_names=tuple(METRICS["classification"]),
         columns=lambda data: (data.text, data.label),
         model_class=transformers.AutoModelForSequenceClassification,
         encode=encode_labelled,
@@ -162,7 +162,7 @@ _KINDS: Mapping[Task, TaskKind] = {
         eval_rows=32,
     ),
     "causal-lm": TaskKind(
-        metric_names=("loss", "perplexity", "token_accuracy"),
+        metric_names=tuple(METRICS["causal-lm"]),
         columns=lambda data: (data.prompt, data.completion),
         model_class=transformers.AutoModelForCausalLM,
         encode=encode_completion,

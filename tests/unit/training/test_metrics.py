@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from finesweep.spec.sweep import METRICS
 from finesweep.training.metrics import causal_lm_metrics, classification_metrics
 
 
@@ -14,6 +15,14 @@ def test_classification() -> None:
     statistics = np.array([[0.1, 0], [0.3, 1], [2.0, 1], [0.4, 2]], dtype=np.float32)
     metrics = classification_metrics(statistics, np.array([0, 1, 2, 2]))
     assert metrics == pytest.approx({"loss": 0.7, "accuracy": 0.75, "macro_f1": 7 / 9, "mcc": 0.7})
+
+
+def test_what_a_study_may_name_is_what_is_measured() -> None:
+    assert (
+        classification_metrics(np.array([[1.0, 0], [1.0, 1]]), np.array([0, 1])).keys()
+        == METRICS["classification"].keys()
+    )
+    assert causal_lm_metrics(np.array([[1.0, 1, 1]])).keys() == METRICS["causal-lm"].keys()
 
 
 def test_always_the_same_answer_is_worth_nothing() -> None:

@@ -104,6 +104,13 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
             read(tmp_path / f"rows.{ending}")
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
+def test_a_file_that_is_something_else(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"rows.{ending}").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(DataError, match=rf"rows\.{ending} cannot be read: .+\. Mend the file"):
+        read(tmp_path / f"rows.{ending}")
+
+
 def labels(train: list[Any], validation: list[Any]) -> list[Any]:
     data = DataSpec(train="t.jsonl", validation="v.jsonl")
     return class_labels(Rows(["x"] * len(train), train), Rows(["x"] * len(validation), validation), data)
