@@ -130,6 +130,7 @@ class TrialBroker:
         self._n_charged = 0  # trials that cost work; reused ones do not
         self._repeats = 0
         self._unseen: Iterator[Configuration] | None = None
+        self._used_up: str | None = None
         self._halt_reason: str | None = None
         self._pausing = False
         self._restore(history)
@@ -141,7 +142,7 @@ class TrialBroker:
         if self._halt_reason is None:
             if self._queue:
                 return self._hand_out(self._queue.popleft())
-            while self._n_charged < self._n_trials and self._halt_reason is None:
+            while self._n_charged < self._n_trials and self._used_up is None:
                 number = self._ask()
                 if number is not None:
                     return self._hand_out(number)
@@ -210,8 +211,13 @@ class TrialBroker:
 
     @property
     def halted(self) -> str | None:
-        """The reason why no further trials are suggested, if there is one beyond the budget of trials."""
+        """The reason given to `halt`, after which no attempt is handed out any more."""
         return self._halt_reason
+
+    @property
+    def used_up(self) -> str | None:
+        """Why there is nothing new to try although the budget would allow it; what has begun is trained to its end."""
+        return self._used_up
 
     def halt(self, reason: str, *, pause: bool) -> None:
         """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
@@ -240,7 +246,6 @@ class TrialBroker:
         if given is None and self._repeats >= REPEATS_BEFORE_HELP:
             given = self._next_unseen()
             if given is None:
-                self.halt("the search space is used up: every configuration has been tried", pause=False)
                 return None
         if given is not None:
             self.study.enqueue_trial(stored_parameters(given, self._spec.parameters, fixed=self._fixed))
@@ -286,11 +291,17 @@ class TrialBroker:
     def _next_unseen(self) -> Configuration | None:
         """Find a configuration that was not tried, in a space small enough to be listed."""
         if self._unseen is None:
-            listed = list_configurations(self._spec.parameters, fixed=self._fixed)
-            if listed is None:  # too large to list: an empty answer only once the sampler keeps repeating itself
-                return {} if self._repeats < REPEATS_BEFORE_END else None
-            self._unseen = iter(listed)
-        return next((candidate for candidate in self._unseen if _key(candidate) not in self._known), None)
+            self._unseen = list_configurations(self._spec.parameters, fixed=self._fixed)
+        if self._unseen is None:  # too large to list: let the sampler go on for a while
+            if self._repeats < REPEATS_BEFORE_END:
+                return {}
+            sampler = self._spec.sampler.type
+            self._used_up = f"sampler {sampler} proposed known configurations {self._repeats} times in a row"
+            return None
+        unseen = next((candidate for candidate in self._unseen if _key(candidate) not in self._known), None)
+        if unseen is None:
+            self._used_up = "the search space is used up: every configuration has been tried"
+        return unseen
 
     def _wait_for(self, live: _Live, twin: int) -> None:
         if twin in self._live:
