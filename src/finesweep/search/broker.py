@@ -197,6 +197,8 @@ class TrialBroker:
                 self._fail(live, "the trainer ended as stopped without being told to stop", ended)
             case Ending.LOST:
                 self._lose(live, result.reason or "worker lost", ended)
+            case Ending.PAUSED if not self._pausing:  # it would be begun again, and pause again, for ever
+                self._fail(live, "the trainer ended as paused without being told to pause", ended)
             case Ending.PAUSED:
                 self._emit(ended, TrialInterrupted(number))
                 self._queue.append(number)
