@@ -124,6 +124,7 @@ class TrialBroker:
         self._live: dict[int, _Live] = {}
         self._queue: deque[int] = deque()  # to be run before the sampler is asked again
         self._in_flight: dict[int, int] = {}  # trial -> its attempt, handed to the backend and not given back
+        self._ended: dict[int, int] = {}  # trial that ended while in flight -> its attempts that were begun
         self._twins: defaultdict[int, list[int]] = defaultdict(list)  # trial -> those that wait for its result
         self._known: dict[str, int] = {}  # configuration -> the trial that has or will have its result
         self._n_started_given = 0  # of self._starting
@@ -186,7 +187,8 @@ class TrialBroker:
         ended = AttemptEnded(number, self._in_flight.pop(number), result)
         live = self._live.get(number)
         if live is None:  # its outcome was decided when it was stopped; its worker has now cleaned up
-            self._emit(ended)
+            if ended.attempt == self._ended.pop(number):
+                self._emit(ended)
             return
         match result.ending:
             case Ending.DONE:
@@ -206,6 +208,7 @@ class TrialBroker:
     def give_back(self, number: int) -> None:
         """Take back an attempt that no worker has begun; it is the next to be handed out."""
         del self._in_flight[number]
+        self._ended.pop(number, None)
         if number in self._live:
             self._queue.appendleft(number)
 
@@ -406,6 +409,8 @@ class TrialBroker:
                 live.trial.set_user_attr(key, item)
         self.study.tell(live.trial, value, state=_OPTUNA_STATES[state])
         del self._live[live.number]
+        if live.number in self._in_flight:
+            self._ended[live.number] = live.attempts
         self._emit(
             *before,
             TrialFinished(
