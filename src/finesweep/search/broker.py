@@ -387,7 +387,7 @@ class TrialBroker:
             live.trial.report(value, step)
         self._end(
             live,
-            TrialState(earlier.state.name),
+            next(state for state, theirs in _OPTUNA_STATES.items() if theirs is earlier.state),
             earlier.user_attrs.get("reason"),
             value=earlier.value if earlier.state is OptunaState.COMPLETE else None,
             value_step=earlier.user_attrs.get("value_step"),
@@ -429,17 +429,20 @@ class TrialBroker:
     def _settle_twins(self, origin: _Live, *, failed: bool) -> None:
         twins = [self._live[number] for number in self._twins.pop(origin.number, []) if number in self._live]
         if failed:
-            # A failure is no result: the first of those that waited is trained, the others wait for that one.
             self._known.pop(_key(origin.configuration), None)
-            if twins:
-                first, *twins = twins
-                self._known[_key(first.configuration)] = first.number
-                self._n_charged += 1
-                self._queue.append(first.number)
-                self._twins[first.number].extend(twin.number for twin in twins)
+        if failed and twins and self._n_charged < self._n_trials:
+            # A failure is no result: the first of those that waited is trained, the others wait for that one.
+            first, *twins = twins
+            self._train_after_all(first)
+            self._twins[first.number].extend(twin.number for twin in twins)
             return
         for twin in twins:
             self._reuse(twin, origin.number)
+
+    def _train_after_all(self, twin: _Live) -> None:
+        self._known[_key(twin.configuration)] = twin.number
+        self._n_charged += 1
+        self._queue.append(twin.number)
 
     # --- going on after a restart -------------------------------------------------------------------------------
 
@@ -447,7 +450,11 @@ class TrialBroker:
         for key, value in history.study_attributes.items():
             self._storage.set_study_system_attr(self._study_id, key, value)
         reports = {record.number: record.reports for record in history.trials}
-        waiting = [record for record in history.trials if not record.state.is_final and record.twin_of is not None]
+        waiting = [
+            record
+            for record in history.trials
+            if record.twin_of is not None and not record.state.is_final and not record.attempts
+        ]
         for record in history.trials:
             origin = record.number if record.reused_from is None else record.reused_from
             self.study.add_trial(frozen_trial(record, reports[origin], self._spec.objective.metric))
@@ -478,12 +485,14 @@ class TrialBroker:
 
     def _rejoin(self, record: TrialRecord) -> None:
         live = self._live[record.number]
-        earlier = self._known.setdefault(_key(record.configuration), record.number)
-        if earlier == record.number:  # the one it waited for has failed
-            self._n_charged += 1
-            self._queue.append(record.number)
-        else:
+        earlier = self._known.get(_key(record.configuration))
+        if earlier is not None:
             self._wait_for(live, earlier)
+        elif self._n_charged < self._n_trials:  # the one it waited for has failed
+            self._train_after_all(live)
+        else:
+            assert record.twin_of is not None, "only twins rejoin"
+            self._reuse(live, record.twin_of)
 
     # --- bookkeeping --------------------------------------------------------------------------------------------
 
