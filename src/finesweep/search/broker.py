@@ -46,7 +46,7 @@ from finesweep.events import (
 from finesweep.search.pruners import make_pruner
 from finesweep.search.records import frozen_trial
 from finesweep.search.samplers import make_sampler
-from finesweep.search.space import list_configurations, stored_parameters, suggest_configuration
+from finesweep.search.space import grid_values, list_configurations, stored_parameters, suggest_configuration
 from finesweep.spec.study import StudySpec
 
 # Repeats of known configurations in a row before the sampler is helped to one that is new.
@@ -291,7 +291,8 @@ class TrialBroker:
         if self._spec.sampler.type != "grid":
             return list(starting)
         # Optuna's grid sampler cannot fill in what a partial configuration leaves out, and covers them all anyway.
-        return [(source, given) for source, given in starting if set(given) == set(self._spec.parameters)]
+        drawn = grid_values(self._spec.parameters).keys()
+        return [(source, given) for source, given in starting if drawn <= given.keys()]
 
     def _next_unseen(self) -> Configuration | None:
         """Find a configuration that was not tried, in a space small enough to be listed."""
