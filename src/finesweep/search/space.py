@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 from optuna.trial import Trial
 
@@ -17,7 +18,7 @@ from finesweep.spec.parameters import (
     Parameters,
     Range,
 )
-from finesweep.spec.space import active_branch, parameter_order, space_size, values_of
+from finesweep.spec.space import active_branch, parameter_order, same, space_size, values_of
 
 # A finite space up to this size is searched for what is left once the sampler repeats itself.
 MOST_LISTED = 100_000
@@ -90,11 +91,18 @@ def _walk(
 
 
 def _suggest(trial: Trial, name: str, parameter: Range) -> Value:
+    """Draw a value, and spell it as the study does, so that equal configurations are found to be equal."""
     match parameter:
-        case CategoricalParameter():
-            value: Value = trial.suggest_categorical(name, parameter.choices)
+        case CategoricalParameter(choices=choices):
+            drawn: Value = trial.suggest_categorical(name, choices)
+            return next(choice for choice in choices if same(choice, drawn))  # 8 for the 8.0 of a start_with
         case IntParameter():
-            value = trial.suggest_int(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+            return trial.suggest_int(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
         case FloatParameter():
             value = trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-    return value
+            return float(value) if parameter.step is None else _on_step(value, parameter.low, parameter.step)
+
+
+def _on_step(value: float, low: float, step: float) -> float:
+    """Give 0.3 for the 0.1 + 2 * 0.1 that Optuna adds up to 0.30000000000000004."""
+    return float(Decimal(str(low)) + round((value - low) / step) * Decimal(str(step)))
