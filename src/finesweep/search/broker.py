@@ -44,7 +44,7 @@ from finesweep.events import (
     TrialSuggested,
 )
 from finesweep.search.pruners import make_pruner
-from finesweep.search.records import frozen_trial
+from finesweep.search.records import frozen_trial, is_diverged, told_value
 from finesweep.search.samplers import make_sampler
 from finesweep.search.space import grid_values, list_configurations, stored_parameters, suggest_configuration
 from finesweep.spec.study import StudySpec
@@ -333,9 +333,9 @@ class TrialBroker:
                 self._reported(live, report, Decision.STOP),
             )
             return Decision.STOP
-        live.trial.report(value, report.step)
+        live.trial.report(told_value(report, self._spec.objective), report.step)
         live.values[report.step] = value
-        if _is_diverged(report, metric):
+        if is_diverged(report, metric):
             return self._stop(live, report, DIVERGED)
         if not report.final and live.trial.should_prune():
             return self._stop(live, report, RUNG)
@@ -458,7 +458,7 @@ class TrialBroker:
         ]
         for record in history.trials:
             origin = record.number if record.reused_from is None else record.reused_from
-            self.study.add_trial(frozen_trial(record, reports[origin], self._spec.objective.metric))
+            self.study.add_trial(frozen_trial(record, reports[origin], self._spec.objective))
             self._n_started_given += record.source is not Source.SAMPLER
             if not record.state.is_final:
                 self._live[record.number] = self._revived(record)
@@ -515,16 +515,6 @@ _OPTUNA_STATES = {
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
 }
-
-
-def _is_diverged(report: Report, metric: str) -> bool:
-    """Tell whether the objective or a loss is not finite.
-
-    Other metrics may be undefined for good reasons, as a correlation of constant predictions is.
-    """
-    return any(
-        not math.isfinite(value) for name, value in report.metrics.items() if name == metric or name.endswith("loss")
-    )
 
 
 def _key(configuration: Configuration) -> str:
