@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from finesweep.errors import ResultsError
+
 
 class OptunaMirror:
     """Copies a study's trials into an RDB, in the order of their numbers."""
@@ -29,6 +31,13 @@ class OptunaMirror:
         self._study_id = self._storage.get_study_id_from_name(copy.study_name)
         self._unfinished = {t.number: t._trial_id for t in copy.get_trials(deepcopy=False) if not t.state.is_finished()}
         self._n_copied = len(copy.get_trials(deepcopy=False))
+        if self._n_copied > len(study.get_trials(deepcopy=False)):
+            self.close()
+            raise ResultsError(
+                f"Optuna's tables already hold a study named {study.study_name!r} with trials that this sweep does not "
+                "have. Give the sweep another --name, or delete that study: optuna delete-study --study-name "
+                f"{study.study_name} --storage URL."
+            )
 
     def follow(self) -> None:
         """Copy the finished trials before which none is unfinished."""
@@ -58,20 +67,22 @@ class OptunaMirror:
     def _update_unfinished(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         for number, trial_id in list(self._unfinished.items()):
+            self._update(trial_id, trials[number])
             if trials[number].state.is_finished():
-                self._finish(trial_id, trials[number])
+                self._storage.set_trial_state_values(trial_id, trials[number].state, trials[number].values)
                 del self._unfinished[number]
 
-    def _finish(self, trial_id: int, trial: FrozenTrial) -> None:
+    def _update(self, trial_id: int, trial: FrozenTrial) -> None:
         stored = self._storage.get_trial(trial_id)
         for step, value in trial.intermediate_values.items():
             if step not in stored.intermediate_values:
                 self._storage.set_trial_intermediate_value(trial_id, step, value)
         for key, item in trial.user_attrs.items():
-            self._storage.set_trial_user_attr(trial_id, key, item)
+            if stored.user_attrs.get(key) != item:
+                self._storage.set_trial_user_attr(trial_id, key, item)
         for key, item in trial.system_attrs.items():
-            self._storage.set_trial_system_attr(trial_id, key, item)
-        self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
+            if stored.system_attrs.get(key) != item:
+                self._storage.set_trial_system_attr(trial_id, key, item)
 
 
 def delete_study(url: str, name: str) -> None:
