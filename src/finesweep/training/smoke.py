@@ -76,24 +76,21 @@ def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
 def _try(spec: SweepSpec, shared: Shared, scratch: Path) -> SmokeResult:
     settings = settings_for(spec.training, largest_settings(spec))
     kind = task_kind(spec.task)
-    rows = _full_rows(shared.train, settings.batch_size, spec.data.max_length)
+    train_rows = _full_rows(shared.train, settings.batch_size, spec.data.max_length)
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
     model = shared.base_model.copy(settings.seed)
     trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
+    folder = TrialFolder(scratch, number=0, attempt=1)
+    passed_on = transformers_arguments(settings)
+    arguments = training_arguments(settings, schedule, kind, passed_on, folder=folder, use_cpu=on_cpu(spec))
+    eval_rows = _full_rows(shared.validation, arguments.per_device_eval_batch_size, spec.data.max_length)
     trainer = SweepTrainer(
         model=model,
-        args=training_arguments(
-            settings,
-            schedule,
-            kind,
-            transformers_arguments(settings),
-            folder=TrialFolder(scratch, number=0, attempt=1),
-            use_cpu=on_cpu(spec),
-        ),
+        args=arguments,
         kind=kind,
         trainable=trainable,
-        train_dataset=rows,
-        eval_dataset=rows,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
         data_collator=collator(pad_id_of(shared.tokenizer)),
     )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -115,7 +112,7 @@ def _try(spec: SweepSpec, shared: Shared, scratch: Path) -> SmokeResult:
         n_train_rows=len(shared.train),
         n_validation_rows=len(shared.validation),
         train_s_per_example=clock.step_s / settings.batch_size,
-        eval_s_per_example=eval_s / len(rows),
+        eval_s_per_example=eval_s / len(eval_rows),
         peak_memory_gib=_peak_memory_gib(device),
     )
 
