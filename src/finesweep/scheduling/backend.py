@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
@@ -27,16 +28,34 @@ class Backend(Protocol):
         """Run to the end, calling `tick` at least once a second (and between any two reports where all is in one)."""
 
 
-def run_attempt(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
-    """Train one attempt; whatever the trainer raises, even SystemExit, comes back as a FAILED attempt."""
+def run_attempt(
+    trainer: Trainer, trial: TrialSpec, reporter: Reporter, *, log: AbstractContextManager[None]
+) -> AttemptResult:
+    """Train one attempt; whatever the trainer raises, even SystemExit, comes back as a FAILED attempt.
+
+    So does a log that cannot be written.
+    """
     try:
-        return trainer.run(trial, StrictReporter(reporter))
+        with log:
+            return _train(trainer, trial, StrictReporter(reporter))
+    except OSError as error:
+        return _failed(error)
+
+
+def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+    try:
+        return trainer.run(trial, reporter)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = traceback.format_exc()
-        logging.getLogger("finesweep.trial").error("trial %d failed:\n%s", trial.number, text)
-        return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=text)
+        result = _failed(error)
+        logging.getLogger("finesweep.trial").error("trial %d failed:\n%s", trial.number, result.traceback)
+        return result
+
+
+def _failed(error: BaseException) -> AttemptResult:
+    """Describe the exception that is being handled."""
+    return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
 
 
 class StrictReporter:
@@ -51,7 +70,9 @@ class StrictReporter:
         self._reporter.describe(facts)
 
     def report(self, report: Report) -> Decision:
-        """Raises ValueError for steps that do not rise and TypeError for metrics that are not numbers."""
+        """Raises ValueError for steps below 0 or that do not rise, TypeError for metrics that are not numbers."""
+        if report.step < 0:
+            raise ValueError(f"report at step {report.step}: steps count from 0")
         if self._last_step is not None and report.step <= self._last_step:
             raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
         metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}

@@ -25,9 +25,9 @@ class InlineBackend:
         tick()
         while isinstance(trial := broker.suggest(), TrialSpec):
             broker.begin(trial.number)
-            with capture_log(self._log_dir, trial, redirect=False):
-                result = run_attempt(trainer, trial, _InlineReporter(trial.number, broker, tick))
-            broker.finish(trial.number, result)
+            reporter = _InlineReporter(trial.number, broker, tick)
+            log = capture_log(self._log_dir, trial, redirect=False)
+            broker.finish(trial.number, run_attempt(trainer, trial, reporter, log=log))
             tick()
 
 

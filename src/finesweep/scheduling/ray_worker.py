@@ -91,9 +91,8 @@ class _TrainerThread:
         while (assignment := self._assignments.get()) is not None:
             trial, mailbox = assignment
             mailbox.say(_worker_facts())
-            with capture_log(self._log_dir, trial, redirect=True):
-                result = run_attempt(trainer, trial, mailbox)
-            mailbox.say(result)
+            log = capture_log(self._log_dir, trial, redirect=True)
+            mailbox.say(run_attempt(trainer, trial, mailbox, log=log))
             self._idle.set()
 
 
