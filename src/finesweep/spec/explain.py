@@ -15,7 +15,6 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from finesweep.spec.faults import Finding, KeyPath, nearest, show, unknown
-from finesweep.spec.parameters import BranchedParameter
 
 _RANGES = ("categorical", "float", "int")
 _PARAMETER_SHAPES = 'a "type" (float, int or categorical), a "value" (derived) or "by" (a range for each branch)'
@@ -226,10 +225,7 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
     for part in location:
         here = [step for annotation in here for step in _step(annotation, part)]
     models = [member for annotation in here for member, _ in _members(annotation) if _is_model(member)]
-    names = [name for found in models for name in found.model_fields]
-    if BranchedParameter in models:
-        return ["by", "when"]
-    return names
+    return [name for found in models for name in found.model_fields]
 
 
 def _step(annotation: Any, part: int | str) -> Iterator[Any]:

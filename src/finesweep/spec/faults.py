@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,8 +90,6 @@ def show(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False)
     elif isinstance(value, dict):
         text = "a mapping" if value else "an empty mapping"
-    elif isinstance(value, Sequence):
-        text = "a list" if value else "an empty list"
     else:
-        text = type(value).__name__
+        text = "a list" if value else "an empty list"
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

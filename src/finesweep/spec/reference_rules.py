@@ -34,6 +34,7 @@ from finesweep.spec.space import (
     is_active,
     n_values,
     parameter_order,
+    same,
 )
 from finesweep.spec.space_rules import ROOT, Space, branches_of, setting_value_faults
 from finesweep.spec.sweep import Method
@@ -161,9 +162,14 @@ def existence_faults(space: Space) -> Iterator[Finding]:
                     if used in space.parameters and used not in active:
                         lacking.setdefault((name, used), known)
     for (name, used), values in lacking.items():
-        controls = sorted(controls_of({used: space.parameters[used]}))
-        case = ", ".join(f"{control} is {show(values[control])}" for control in controls if control in values)
-        message = f"{name} is computed from {used}, which does not exist{f' where {case}' if case else ''}."
+        controls = [control for control in sorted(controls_of({used: space.parameters[used]})) if control in values]
+        told = [control for control in controls if same(values[control], values[control])]  # not the nan for "others"
+        case = (
+            f"where {', '.join(f'{control} is {show(values[control])}' for control in told)}"
+            if told
+            else "in some trials"
+        )
+        message = f"{name} is computed from {used}, which does not exist {case}."
         yield Finding((*ROOT, name), f"{message} Give {name} the same `when`.")
     for name, parameter in space.parameters.items():
         if name not in exists and not _waits_for_fixed(parameter, space):

@@ -31,7 +31,7 @@ from finesweep.spec.reference_rules import (
 )
 from finesweep.spec.settings import name_problem, value_problem
 from finesweep.spec.space import active_branch, contains, fixed_settings, is_active
-from finesweep.spec.space_rules import Space, parameter_faults
+from finesweep.spec.space_rules import ROOT, Space, parameter_faults
 from finesweep.spec.study import (
     AshaPruner,
     HyperbandPruner,
@@ -43,6 +43,7 @@ from finesweep.spec.study import (
 )
 from finesweep.spec.sweep import METRICS, Budget, DataSpec, Resources, SweepSpec, Task, TrainingSpec
 
+_MOST_PARAMETERS = 200  # rules between parameters look at each with each
 _LEAST_SHARE_USED = 0.95  # of a device that trials share: 3 x 0.33 are near enough to one
 
 
@@ -130,6 +131,12 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
 def _space_faults(draft: Draft) -> Iterator[Finding]:
     """Go on to what needs a sound space, such as the sampler, only where it is sound."""
     space = draft.space
+    if len(space.names) > _MOST_PARAMETERS:
+        message = (
+            f"{len(space.names)} parameters are more than there are settings to search. Keep to {_MOST_PARAMETERS}."
+        )
+        yield Finding(ROOT, message)
+        return
     broken = [*parameter_faults(space), *reference_faults(space), *cycle_faults(space)]
     yield from broken
     if broken or space.unread or not space.parameters:
@@ -156,8 +163,6 @@ def _pruner_faults(draft: Draft) -> Iterator[Finding]:
     match draft.pruner:
         case ThresholdPruner() as pruner:
             yield from _threshold_faults(at, pruner)
-        case PatientPruner(then=None):
-            pass
         case PatientPruner(then=then, compare_at=compare_at) if then is not None:
             if "compare_at" in then.model_fields_set and then.compare_at != compare_at:
                 message = f"this differs from the pruner's own compare_at ({compare_at}). Leave it out here."

@@ -6,7 +6,6 @@ In: the parameters that could be read. Out: findings. Knows nothing of files.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -33,7 +32,6 @@ from finesweep.spec.settings import NOT_SEARCHED, name_problem, value_problem
 from finesweep.spec.sweep import TrainingSpec
 
 ROOT: KeyPath = ("study", "parameters")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,6 @@ def _name_faults(name: str) -> Iterator[Finding]:
     problem = name_problem(name)
     if problem is not None:
         yield Finding(at, problem)
-    elif not _NAME.match(name):
-        yield Finding(at, f"{show(name)} cannot be a parameter's name.")
     elif name in NOT_SEARCHED:
         yield Finding(at, f"{name} cannot be searched: {NOT_SEARCHED[name]}. Fix it under `training`.")
 

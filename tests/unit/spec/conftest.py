@@ -50,6 +50,8 @@ resources: {gpus_per_trial: 1}
 @dataclass(frozen=True)
 class Files:
     root: Path
+    right_study: str = STUDY
+    right_sweep: str = SWEEP
 
     @property
     def sweep_path(self) -> Path:

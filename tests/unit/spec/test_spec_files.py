@@ -182,7 +182,8 @@ def test_an_override_may_replace_an_item_of_a_list(files: Files) -> None:
         ("training.seed", "--set: training.seed: write it as key.path=value, as in --set training.seed=1."),
         ("a..b=1", "--set: a..b: write it as key.path=value, as in --set training.seed=1."),
         ("training.seed=[1", "--set: training.seed: this is not YAML: expected ',' or ']', but got '<stream end>'."),
-        ("training.seed=1\nx: 2", "--set: training.seed: this is more than one line. Give one value, as in [1, 2] or {type: tpe}."),
+        ("training.seed=1\nx: 2", "--set: training.seed: this is more than one line. Give one value, as in [1, 2] or"
+         " {type: tpe}."),
         ("study=none.yaml", '--set: study: there is no study file "none.yaml"'),
     ],
 )  # fmt: skip

@@ -10,7 +10,6 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import STUDY, SWEEP  # type: ignore[import-not-found]
 from finesweep.errors import SpecError
 from finesweep.spec.expressions import ExpressionError, parse_expression
 from finesweep.spec.files import load_sweep
@@ -28,10 +27,43 @@ RELAXED = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 WORDS = [
-    "name", "study", "model", "task", "data", "training", "start_with", "budget", "resources", "parameters", "method",
-    "learning_rate", "batch_size", "type", "low", "high", "log", "step", "choices", "when", "by", "value", "full", "branches",
-    "float", "int", "categorical", "tpe", "asha", "patient", "then", "objective", "sampler", "pruner", "trials", "devices",
-]  # fmt: skip
+    "name",
+    "study",
+    "model",
+    "task",
+    "data",
+    "training",
+    "start_with",
+    "budget",
+    "resources",
+    "parameters",
+    "method",
+    "learning_rate",
+    "batch_size",
+    "type",
+    "low",
+    "high",
+    "log",
+    "step",
+    "choices",
+    "when",
+    "by",
+    "value",
+    "full",
+    "branches",
+    "float",
+    "int",
+    "categorical",
+    "tpe",
+    "asha",
+    "patient",
+    "then",
+    "objective",
+    "sampler",
+    "pruner",
+    "trials",
+    "devices",
+]
 SCALARS = st.one_of(
     st.sampled_from(WORDS),
     st.sampled_from(["2 * batch_size", "5e-6", "~x/y", "a\0b", "package:", "sqlite://", "./", ""]),
@@ -94,7 +126,7 @@ def mangle(data: st.DataObject, text: str) -> str:
 @RELAXED
 @given(value=st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=8))
 def test_any_values(shared_files: Files, value: Any) -> None:
-    shared_files.study_path.write_text(STUDY, encoding="utf-8")
+    shared_files.study_path.write_text(shared_files.right_study, encoding="utf-8")
     shared_files.sweep_path.write_text(yaml.safe_dump(value), encoding="utf-8")
     ends_well(shared_files)
 
@@ -102,15 +134,15 @@ def test_any_values(shared_files: Files, value: Any) -> None:
 @RELAXED
 @given(data=st.data())
 def test_mangled_files(shared_files: Files, data: st.DataObject) -> None:
-    shared_files.study_path.write_text(mangle(data, STUDY), encoding="utf-8")
-    shared_files.sweep_path.write_text(mangle(data, SWEEP), encoding="utf-8")
+    shared_files.study_path.write_text(mangle(data, shared_files.right_study), encoding="utf-8")
+    shared_files.sweep_path.write_text(mangle(data, shared_files.right_sweep), encoding="utf-8")
     ends_well(shared_files)
 
 
 @RELAXED
 @given(content=st.one_of(st.binary(max_size=200), st.text(alphabet="{}[]&*!:-#\"'\n ab1,%@|>\\?\t", max_size=80)))
 def test_any_bytes(shared_files: Files, content: bytes | str) -> None:
-    shared_files.study_path.write_text(STUDY, encoding="utf-8")
+    shared_files.study_path.write_text(shared_files.right_study, encoding="utf-8")
     shared_files.sweep_path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert ends_well(shared_files) is None
 
@@ -121,8 +153,8 @@ def test_any_bytes(shared_files: Files, content: bytes | str) -> None:
     value=st.one_of(st.text(max_size=20), st.sampled_from(["{}", "[]", "null", "&a [*a]", "1e999"])),
 )
 def test_any_override(shared_files: Files, key: list[str], value: str) -> None:
-    shared_files.study_path.write_text(STUDY, encoding="utf-8")
-    shared_files.sweep_path.write_text(SWEEP, encoding="utf-8")
+    shared_files.study_path.write_text(shared_files.right_study, encoding="utf-8")
+    shared_files.sweep_path.write_text(shared_files.right_sweep, encoding="utf-8")
     ends_well(shared_files, f"{'.'.join(key)}={value}")
 
 
@@ -130,9 +162,13 @@ def test_any_override(shared_files: Files, key: list[str], value: str) -> None:
 @given(kind=st.sampled_from(["float", "int"]), low=SCALARS, high=SCALARS, step=SCALARS, log=st.booleans())
 def test_any_range(shared_files: Files, kind: str, low: Any, high: Any, step: Any, log: bool) -> None:
     parameter = {"type": kind, "low": low, "high": high, "log": log, **({} if step is None else {"step": step})}
-    study = yaml.safe_load(STUDY) | {"parameters": {"weight_decay": parameter, "adam_beta2": parameter}}
+    study = yaml.safe_load(shared_files.right_study) | {
+        "parameters": {"weight_decay": parameter, "adam_beta2": parameter}
+    }
     shared_files.study_path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    shared_files.sweep_path.write_text(SWEEP.partition("start_with")[0] + "budget: {trials: 3}\n", encoding="utf-8")
+    shared_files.sweep_path.write_text(
+        shared_files.right_sweep.partition("start_with")[0] + "budget: {trials: 3}\n", encoding="utf-8"
+    )
     spec = ends_well(shared_files)
     if spec is None:
         return

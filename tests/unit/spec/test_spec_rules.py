@@ -411,3 +411,85 @@ def test_unfrozen_layers_without_effect(files: Files) -> None:
     files.edit("study", "  unfrozen_layers: {type: int, low: 0, high: 2, when: {method: feature-extraction}}\n", "")
     files.edit("sweep", "method: full, ", "")
     assert "method full trains all layers" in files.notes("training.unfrozen_layers=2")[0]
+
+
+def test_a_patient_pruner_may_stand_alone(files: Files) -> None:
+    files.edit("study", PRUNER, "type: patient\n  patience: 2\n  compare_at: progress")
+    assert files.faults() == []
+    files.edit("study", "patience: 2", "then: {type: median}")
+    assert files.faults() == []
+
+
+def test_more_parameters_than_settings_are_refused_at_once(files: Files) -> None:
+    many = "".join(f"  p{number}: {{value: p{number + 1}}}\n" for number in range(300))
+    files.edit("study", "parameters:\n", "parameters:\n" + many)
+    (fault,) = [fault for fault in files.faults() if fault.startswith("studies/")]
+    assert "study.parameters: 306 parameters are more than there are settings to search. Keep to 200." in fault
+
+
+def test_conditions_on_numbers_name_some_or_all_of_their_values(files: Files) -> None:
+    files.edit(
+        "study",
+        DECAY,
+        "weight_decay: {value: 0.1 * max_grad_norm}\n  max_grad_norm: {type: int, low: 1, high: 2, when: {epochs: [2, 3]}}",
+    )
+    assert "weight_decay is computed from max_grad_norm, which does not exist in some trials." in files.faults()[0]
+    files.edit("study", "epochs: [2, 3]", "epochs: [2, 3, 4, 5]")
+    assert files.faults() == []
+
+
+def test_a_space_with_too_many_cases_is_not_searched_for_absent_parameters(files: Files) -> None:
+    names = ["adam_beta1", "adam_beta2", "max_grad_norm", "warmup_steps", "label_smoothing_factor"]
+    controls = "".join(
+        f"  {name}: {{type: categorical, choices: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]}}\n" for name in names
+    )
+    when = ", ".join(f"{name}: 0.1" for name in names)
+    files.edit(
+        "study",
+        f"  {DECAY}\n",
+        controls.replace("0.", "") + f"  weight_decay: {{value: 1, when: {{{when.replace('0.', '')}}}}}\n",
+    )
+    assert files.faults() == []
+
+
+def test_a_range_that_no_number_can_span(files: Files) -> None:
+    files.edit("study", "low: 0, high: 0.1", "low: 0, high: 1e308")
+    assert files.faults() == []
+    files.edit("study", "weight_decay: {type: float, low: 0", "adam_beta1: {type: float, low: -1e308")
+    assert "the range from -1e+308 to 1e+308 is too wide to be searched" in files.faults()[0]
+
+
+def test_steps_are_named_where_a_value_lies_between_them(files: Files) -> None:
+    files.edit("study", "low: 0, high: 0.1", "low: 0, high: 0.1, step: 0.05")
+    (fault,) = files.faults("start_with.0.weight_decay=0.04")
+    assert fault.endswith("It lies from 0.0 to 0.1 in steps of 0.05.")
+
+
+def test_names_too_long_for_a_disk(files: Files) -> None:
+    (fault,) = files.faults("data.train=" + "x" * 5000)
+    assert "cannot be looked for: File name too long." in fault
+
+
+def test_branches_are_known_by_the_values_of_the_parameter(files: Files) -> None:
+    files.edit(
+        "study",
+        "weight_decay: {type: float, low: 0, high: 0.1}",
+        "weight_decay: {by: fp16, true: {value: 0.1}, maybe: {value: 0}}\n  fp16: {type: categorical, choices: [true, false]}",
+    )
+    assert files.faults() == [
+        'studies/study.yaml:16: study.parameters.weight_decay.maybe: branch "maybe" is no choice of fp16. Known: False, True.'
+    ]
+
+
+def test_a_parameter_without_branches(files: Files) -> None:
+    files.edit("study", DECAY, "weight_decay: {by: method}")
+    assert "study.parameters.weight_decay: " in files.faults()[0]
+
+
+def test_objectives_of_a_causal_language_model(files: Files) -> None:
+    files.edit("sweep", "task: classification", "task: causal-lm")
+    assert (
+        'metric "macro_f1" is not measured for task causal-lm. Known: loss, perplexity, token_accuracy.'
+        in files.faults()[0]
+    )
+    assert files.notes("study.objective={metric: perplexity, direction: minimize}") == []
