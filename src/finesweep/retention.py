@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finesweep.events import Event, TrialFinished, TrialState
+from finesweep.events import AttemptEnded, AttemptStarted, Event, TrialFinished, TrialState
 from finesweep.layout import trial_dir
 from finesweep.spec.sweep import SweepSpec
 
@@ -28,22 +28,32 @@ class Retention:
         self._artifact_dir = artifact_dir
         self._incumbent = incumbent
         self._removed = removed
+        self._at_work: set[int] = set()  # trials whose worker may still be writing
+        self._unwanted: set[int] = set()
 
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, TrialFinished) and event.reused_from is None:
-                self._on_finished(event)
+            match event:
+                case AttemptStarted(number=number):
+                    self._at_work.add(number)
+                case AttemptEnded(number=number):
+                    self._at_work.discard(number)
+                case TrialFinished(reused_from=None):
+                    self._judge(event)
+        for number in self._unwanted - self._at_work:
+            self._unwanted.discard(number)
+            self._remove(number)
 
-    def _on_finished(self, event: TrialFinished) -> None:
+    def _judge(self, event: TrialFinished) -> None:
         if event.state is not TrialState.COMPLETE or event.value is None or self._keep == "none":
-            self._remove(event.number)
+            self._unwanted.add(event.number)
             return
         is_best = self._incumbent is None or self._sign * event.value > self._sign * self._incumbent[1]
         loser = (self._incumbent[0] if self._incumbent else None) if is_best else event.number
         if is_best:
             self._incumbent = (event.number, event.value)
         if self._keep == "best" and loser is not None:
-            self._remove(loser)
+            self._unwanted.add(loser)
 
     def _remove(self, number: int) -> None:
         folder = trial_dir(self._artifact_dir, number)

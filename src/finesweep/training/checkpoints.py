@@ -20,6 +20,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
+from finesweep.layout import trial_dir
 from finesweep.spec.sweep import Task
 from finesweep.training.models import Model, load_model, resolve_model
 from finesweep.training.tasks import Tokenizer, pad_id_of, task_kind
@@ -63,7 +64,7 @@ class TrialFolder:
 
     @property
     def path(self) -> Path:
-        return self.artifact_dir / f"trial-{self.number:04d}"
+        return trial_dir(self.artifact_dir, self.number)
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.artifact_dir).as_posix()
@@ -149,7 +150,10 @@ class TrialFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove all weights of the trial; its log stays."""
+        self.remove_checkpoints()
+        for path in self.path.glob("best-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_trained(folder: Path, *, cache_dir: Path) -> Model:
