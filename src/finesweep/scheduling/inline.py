@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finesweep.events import Decision, Report, TrialSpec
 from finesweep.scheduling.attempt_log import capture_log
 from finesweep.scheduling.backend import Tick, run_attempt
 from finesweep.search.broker import TrialBroker
 from finesweep.trainer import TrainerFactory
+
+T = TypeVar("T")
 
 
 class InlineBackend:
@@ -27,23 +29,36 @@ class InlineBackend:
             broker.begin(trial.number)
             reporter = _InlineReporter(trial.number, broker, tick)
             log = capture_log(self._log_dir, trial, redirect=False)
-            broker.finish(trial.number, run_attempt(trainer, trial, reporter, log=log))
+            result = run_attempt(trainer, trial, reporter, log=log)
+            if reporter.fault is not None:
+                raise reporter.fault
+            broker.finish(trial.number, result)
             tick()
 
 
 class _InlineReporter:
+    """Keeps what goes wrong in the driver, as a database that is gone, apart from what goes wrong in the trainer."""
+
+    fault: Exception | None = None
+
     def __init__(self, number: int, broker: TrialBroker, tick: Tick) -> None:
         self._number = number
         self._broker = broker
         self._tick = tick
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        self._broker.describe(self._number, facts)
+        self._ask(lambda: self._broker.describe(self._number, facts))
 
     def report(self, report: Report) -> Decision:
-        self._tick()
-        return self._broker.report(self._number, report)
+        return self._ask(lambda: self._broker.report(self._number, report))
 
     def poll(self) -> Decision:
-        self._tick()
-        return self._broker.poll(self._number)
+        return self._ask(lambda: self._broker.poll(self._number))
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        try:
+            self._tick()
+            return question()
+        except Exception as error:
+            self.fault = error
+            raise
