@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ from ray import tune  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker  # noqa: E402
+from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, Message, SlotWorker  # noqa: E402
 
 # Workers that die before they say a word: after so many in a row something is wrong with the machine, not the trial.
 MOST_FAILED_STARTS = 3
@@ -95,11 +96,9 @@ class RayBackend:
     def _tune(self, broker: TrialBroker, tick: Tick, staging: Path) -> None:
         slots = self.slots or cluster_slots(self.resources, ray.cluster_resources())
         per_trial = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
-        _require(per_trial)
-        # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.n_slots)
+        has_room_for_more = _n_fitting(per_trial) > slots.n_slots
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
-        attempts = _Attempts(broker, tick, n_slots=slots.n_slots)
+        attempts = _Attempts(broker, tick, n_slots=slots.n_slots, n_ahead=0 if has_room_for_more else 1)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -118,53 +117,75 @@ class RayBackend:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        tuner.fit()
-        attempts.raise_fault()
+        # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
+        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(slots.n_slots)}):
+            try:
+                tuner.fit()
+            finally:
+                attempts.raise_fault()
 
 
 def _start_here(slots: Slots, quiet: Mapping[str, Any]) -> None:
-    if slots.devices:
-        os.environ.update(device_environment(slots))
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers find what this process finds
-    ray.init(
-        address="local",
-        num_cpus=slots.cpus_per_trial * slots.n_slots,
-        num_gpus=len(slots.devices),
-        include_dashboard=False,
-        **quiet,
-    )
+    devices = device_environment(slots) if slots.devices else {}
+    python_path = os.pathsep.join(sys.path)  # workers find what this process finds
+    with _environment({**devices, "PYTHONPATH": python_path}):
+        ray.init(
+            address="local",
+            num_cpus=slots.cpus_per_trial * slots.n_slots,
+            num_gpus=len(slots.devices),
+            include_dashboard=False,
+            **quiet,
+        )
 
 
-def _require(per_trial: Mapping[str, float]) -> None:
-    """Raise ResourcesError for what would otherwise wait for ever, on a Ray that was there already."""
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a while: a notebook's next sweep must find what the user set."""
+    before = {key: os.environ.pop(key, None) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
+
+
+def _n_fitting(per_trial: Mapping[str, float]) -> int:
+    """Count the trials that Ray would run at once. Raises ResourcesError for none, which would wait for ever."""
     there = ray.cluster_resources()
+    fitting = []
     for kind, amount in per_trial.items():
         if amount > there.get(kind.upper(), 0):
             raise ResourcesError(
                 f"a trial takes {amount:g} {kind.upper()}, this Ray has {there.get(kind.upper(), 0):g}. "
                 f"Lower resources.{kind}s_per_trial."
             )
+        if amount:
+            fitting.append(int(there[kind.upper()] / amount + 1e-9))
+    return min(fitting)
 
 
 class _Attempts:
     """Which Tune trial is which attempt, and how each is doing: what searcher and scheduler both need to know."""
 
-    def __init__(self, broker: TrialBroker, tick: Tick, *, n_slots: int) -> None:
+    def __init__(self, broker: TrialBroker, tick: Tick, *, n_slots: int, n_ahead: int) -> None:
+        """Hold `n_slots` attempts, and `n_ahead` that Ray has no room for yet: no slot waits for the sampler then."""
         self.broker = broker
         self.tick = tick
-        self._n_slots = n_slots
+        self._n_most = n_slots + n_ahead
         self._numbers: dict[str, int] = {}  # Tune's id -> trial number, for attempts not ended yet
         self._begun: set[int] = set()
         self._failed_starts = 0
-        self._fault: ResourcesError | None = None
+        self._fault: Exception | None = None
 
     def __getstate__(self) -> None:
         """Nothing: Tune pickles its searcher and scheduler for a restore that we never ask for."""
         return
 
     def next(self, tune_id: str) -> TrialSpec | NoTrial:
-        # One beyond the slots: asked for ahead, so that no slot waits for the sampler.
-        if len(self._numbers) > self._n_slots:
+        if len(self._numbers) >= self._n_most:
             return NoTrial.WAIT
         trial = self.broker.suggest()
         if isinstance(trial, TrialSpec):
@@ -205,6 +226,15 @@ class _Attempts:
                 f"{self._failed_starts} workers in a row died before they began a trial. The last one: {reason}"
             )
             self.broker.halt("workers cannot start", pause=True)
+
+    @contextmanager
+    def keeping_faults(self) -> Iterator[None]:
+        """Keep what goes wrong in the driver, as a database that is gone: Tune turns it into text."""
+        try:
+            yield
+        except Exception as error:
+            self._fault = self._fault or error
+            raise
 
     def raise_fault(self) -> None:
         if self._fault is not None:
@@ -251,17 +281,20 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         """Tune calls this at every turn of its loop, ten times a second and more."""
         self._attempts.tick()
         if self._attempts.broker.halted:
-            for trial in controller.get_live_trials():
+            for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
                 if trial.status == trial.PENDING:
                     controller.stop_trial(trial)
             return None
         return super().choose_trial_to_run(controller)
 
     def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        with self._attempts.keeping_faults():
+            return self._take(trial, result[MESSAGES])
+
+    def _take(self, trial: Any, messages: Sequence[Message]) -> str:
         number = self._attempts.number(trial.trial_id)
         broker = self._attempts.broker
         worker = trial.temporary_state.ray_actor
-        messages = result[MESSAGES]
         for message in messages:
             self._attempts.begin(number)
             match message:
@@ -277,7 +310,8 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
-        self._attempts.lose(trial.trial_id, _loss(trial))
+        with self._attempts.keeping_faults():
+            self._attempts.lose(trial.trial_id, _loss(trial))
 
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
         self._attempts.withdraw(trial.trial_id)
