@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 DEMO := $(VENV)/.demo-assets
@@ -19,6 +19,7 @@ demo: $(INSTALLED) $(DEMO)  ## Install, then run the quickstart sweep on an embe
 	@if [ -e $(DEMO_DIR)/finesweep.db ]; then \
 	  $(BIN)/finesweep delete quickstart --yes --results $(DEMO_DIR)/finesweep.db; fi
 	$(BIN)/finesweep run sweeps/quickstart.yaml --results $(DEMO_DIR)/finesweep.db
+	@echo "The programs named above are in $(BIN): . $(BIN)/activate"
 
 check: $(INSTALLED) $(TOOLS)  ## Format, lint, types and import rules.
 	$(BIN)/ruff format --check .

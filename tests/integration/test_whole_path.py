@@ -1,0 +1,102 @@
+"""From a file to an exported configuration, as a user walks it."""
+
+from __future__ import annotations
+
+import json
+
+import optuna
+import pandas as pd
+
+from tests.integration.conftest import Workplace
+
+
+def test_a_sweep_runs_on_ray_and_its_results_can_be_read_everywhere(workplace: Workplace) -> None:
+    ran = workplace.run("run", "sweep.yaml")
+    assert "finesweep export tiny --to json" in ran.stderr
+    trials = workplace.results.trials("tiny")
+    assert len(trials) == 6
+    assert set(trials["state"]) == {"COMPLETE", "PRUNED"}
+    pruned = set(trials.loc[trials["state"] == "PRUNED", "number"])
+    assert pruned <= set(workplace.results.points("tiny")["number"])
+    best = workplace.results.best("tiny")
+    assert best is not None and best.number not in pruned
+    assert best.value is not None and best.value > 0.6  # of three classes
+
+    url = f"sqlite:///{workplace.folder / 'finesweep.db'}"
+    study = optuna.load_study(study_name="tiny", storage=url)
+    assert [{"FAIL": "FAILED"}.get(t.state.name, t.state.name) for t in study.trials] == list(
+        trials.sort_values("number")["state"]
+    )
+    assert (study.best_trial.number, study.best_value) == (best.number, best.value)
+
+    status = json.loads(workplace.say("status", "tiny", "--json").stdout)
+    assert status[0]["number"] == best.number
+    workplace.say("compare", "tiny", "-o", "trials.csv")
+    assert len(pd.read_csv(workplace.folder / "trials.csv")) == 6
+    workplace.say("export", "tiny", "-o", "best.json")
+    exported = json.loads((workplace.folder / "best.json").read_text())
+    assert exported["configuration"] == dict(best.configuration)
+    assert exported["value"] == best.value
+    assert "--force" in workplace.say("export", "tiny", "-o", "best.json", code=2).stderr
+    assert f"trial {best.number}, attempt 1" in workplace.say("logs", f"tiny:{best.number}").stdout
+    assert all((workplace.folder / "artifacts/tiny" / f"trial-{n:04d}" / "log.txt").exists() for n in range(6))
+
+
+def test_the_best_weights_and_only_those_are_kept_and_load(workplace: Workplace) -> None:
+    from finesweep.training.checkpoints import load_trained
+
+    workplace.say("run", "sweep.yaml", "--backend", "inline")
+    best = workplace.results.best("tiny")
+    assert best is not None
+    artifact_dir = workplace.folder / "artifacts/tiny"
+    kept = [path for path in artifact_dir.glob("trial-*/*") if path.is_dir()]
+    assert [path.parent.name for path in kept] == [f"trial-{best.number:04d}"]
+    model = load_trained(artifact_dir / best.artifacts["best"], cache_dir=workplace.folder / "cache")
+    assert set(model.config.id2label.values()) == {"bone", "heart", "skin"}
+    artifacts = workplace.results.artifacts("tiny")
+    assert set(artifacts.loc[artifacts["removed_at"].isna(), "number"]) == {best.number}
+
+
+def test_the_same_sweep_inline_twice_gives_the_same_numbers(workplace: Workplace) -> None:
+    for name in ("one", "two"):
+        workplace.say("run", "sweep.yaml", "--backend", "inline", "--name", name)
+    columns = ["number", "state", "value", "value_step", "learning_rate", "batch_size", "examples_seen"]
+    one, two = (workplace.results.trials(name)[columns] for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_running_a_known_name_says_what_to_do(workplace: Workplace) -> None:
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=1")
+    same = workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=1", code=2)
+    assert "finesweep resume tiny" in same.stderr and "finesweep extend tiny" in same.stderr
+    other = workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "training.seed=7", code=2)
+    assert "training.seed" in other.stderr and "--name" in other.stderr
+
+
+def test_extend_resume_and_delete(workplace: Workplace) -> None:
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=2")
+    before = workplace.results.trials("tiny")
+    workplace.say("extend", "tiny", "--trials", "4")
+    workplace.say("resume", "tiny", "--backend", "inline")
+    after = workplace.results.trials("tiny")
+    assert list(after["number"]) == [0, 1, 2, 3]
+    pd.testing.assert_frame_equal(before, after.head(2))
+    workplace.say("delete", "tiny", "--yes")
+    assert workplace.results.sweeps().empty
+    assert not (workplace.folder / "artifacts/tiny").exists()
+    assert optuna.get_all_study_names(f"sqlite:///{workplace.folder / 'finesweep.db'}") == []
+
+
+def test_an_exported_record_repeats_its_trial(workplace: Workplace) -> None:
+    """The command in the record is run as it stands and gives the same value."""
+    import shlex
+
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=3")
+    workplace.say("export", "tiny", "-o", "best.json")
+    exported = json.loads((workplace.folder / "best.json").read_text())
+    program, *arguments = shlex.split(exported["command"])
+    assert program == "finesweep"
+    workplace.say(*arguments, "--backend", "inline")
+    again = workplace.results.best(f"tiny-{exported['trial']}")
+    assert again is not None
+    assert again.value == exported["value"]
