@@ -42,6 +42,7 @@ os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_SETTIN
 
 import ray  # noqa: E402  # after its settings
 from ray import tune  # noqa: E402
+from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
@@ -113,6 +114,7 @@ class RayBackend:
                 name="sweep",
                 storage_path=str(staging),
                 verbose=0,
+                callbacks=[_Silence()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
@@ -265,6 +267,13 @@ class _BrokerSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a sweep is resumed from the results database, not from Tune's files")
+
+
+class _Silence(TrialProgressCallback):  # type: ignore[misc]  # ray is untyped
+    """Tune tells of trials that it stops whatever `verbose` says."""
+
+    def _print(self, msg: str) -> None:
+        """Nothing: standard output is for data."""
 
 
 class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
