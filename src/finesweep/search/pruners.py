@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 from optuna import pruners
+from optuna.exceptions import ExperimentalWarning
 
 from finesweep.events import Grid
 from finesweep.spec.study import (
@@ -42,4 +45,6 @@ def make_pruner(spec: PrunerSpec, grid: Grid) -> pruners.BasePruner:
             return pruners.ThresholdPruner(lower=spec.lower, upper=spec.upper, n_warmup_steps=spec.warmup)
         case PatientPruner():
             wrapped = make_pruner(spec.then, grid) if spec.then else None
-            return pruners.PatientPruner(wrapped, patience=spec.patience, min_delta=spec.min_delta)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return pruners.PatientPruner(wrapped, patience=spec.patience, min_delta=spec.min_delta)
