@@ -45,13 +45,13 @@ from finesweep.events import (
 )
 from finesweep.search.pruners import make_pruner
 from finesweep.search.records import frozen_trial, is_diverged, told_value
-from finesweep.search.samplers import make_sampler
+from finesweep.search.samplers import make_chance, make_sampler
 from finesweep.search.space import grid_values, list_configurations, stored_parameters, suggest_configuration
 from finesweep.spec.study import StudySpec
 
 # Repeats of known configurations in a row before the sampler is helped to one that is new.
 REPEATS_BEFORE_HELP = 5
-# In a space too large to list, this many repeats in a row mean that the sampler has nothing new to say.
+# In a space too large to list, this many repeats in a row, all but the first few drawn at random, mean its end.
 REPEATS_BEFORE_END = 100
 
 RUNG = "rung"
@@ -120,6 +120,7 @@ class TrialBroker:
             sampler=make_sampler(study, n_trials_before=len(history.trials)),
             pruner=make_pruner(study.pruner, grid),
         )
+        self._chance = make_chance(study, n_trials_before=len(history.trials))
         self._study_id = self._storage.get_study_id_from_name(name)
         self._live: dict[int, _Live] = {}
         self._queue: deque[int] = deque()  # to be run before the sampler is asked again
@@ -248,14 +249,12 @@ class TrialBroker:
     def _ask(self) -> int | None:
         """Create the next trial; None if its result is known, or will be, or if there is nothing left to try."""
         source, given = self._given()
-        if given is None and self._repeats >= REPEATS_BEFORE_HELP:
+        needs_help = given is None and self._repeats >= REPEATS_BEFORE_HELP
+        if needs_help:
             given = self._next_unseen()
-            if given is None:
+            if self._used_up is not None:
                 return None
-        if given is not None:
-            self.study.enqueue_trial(stored_parameters(given, self._spec.parameters, fixed=self._fixed))
-        trial = self.study.ask()
-        configuration = suggest_configuration(trial, self._spec.parameters, fixed=self._fixed)
+        trial, configuration = self._draw(given, at_random=needs_help)
         live = _Live(trial.number, trial, configuration)
         self._live[live.number] = live
         earlier = self._known.setdefault(_key(configuration), live.number)
@@ -280,6 +279,17 @@ class TrialBroker:
         self._wait_for(live, twin_of)
         return None
 
+    def _draw(self, given: Configuration | None, *, at_random: bool) -> tuple[Trial, Configuration]:
+        """Have the sampler, or chance, fill in what is not given."""
+        if given is not None:
+            self.study.enqueue_trial(stored_parameters(given, self._spec.parameters, fixed=self._fixed))
+        sampler = self.study.sampler
+        self.study.sampler = self._chance if at_random else sampler
+        trial = self.study.ask()
+        configuration = suggest_configuration(trial, self._spec.parameters, fixed=self._fixed)
+        self.study.sampler = sampler
+        return trial, configuration
+
     def _given(self) -> tuple[Source, Configuration | None]:
         if self._n_started_given < len(self._starting):
             source, configuration = self._starting[self._n_started_given]
@@ -295,14 +305,12 @@ class TrialBroker:
         return [(source, given) for source, given in starting if drawn <= given.keys()]
 
     def _next_unseen(self) -> Configuration | None:
-        """Find a configuration that was not tried, in a space small enough to be listed."""
+        """Find a configuration that was not tried; None in a space too large to list, and once all is used up."""
         if self._unseen is None:
             self._unseen = list_configurations(self._spec.parameters, fixed=self._fixed)
-        if self._unseen is None:  # too large to list: let the sampler go on for a while
-            if self._repeats < REPEATS_BEFORE_END:
-                return {}
-            sampler = self._spec.sampler.type
-            self._used_up = f"sampler {sampler} proposed known configurations {self._repeats} times in a row"
+        if self._unseen is None:
+            if self._repeats >= REPEATS_BEFORE_END:
+                self._used_up = f"the last {self._repeats} proposals were all of configurations that have been tried"
             return None
         unseen = next((candidate for candidate in self._unseen if _key(candidate) not in self._known), None)
         if unseen is None:

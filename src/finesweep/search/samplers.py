@@ -35,9 +35,14 @@ def make_sampler(study: StudySpec, *, n_trials_before: int) -> BaseSampler:
         return _FACTORIES[study.sampler.type](study, seed)
 
 
-def sampler_seed(study_seed: int, n_trials_before: int) -> int:
+def make_chance(study: StudySpec, *, n_trials_before: int) -> BaseSampler:
+    """Make what helps out a sampler that repeats itself: random draws, other than those of sampler random."""
+    return RandomSampler(seed=sampler_seed(study.sampler.seed, n_trials_before, stream=1))
+
+
+def sampler_seed(study_seed: int, n_trials_before: int, *, stream: int = 0) -> int:
     """Derive a seed in [0, 2**32) from the study's and the number of trials there are."""
-    return int(np.random.SeedSequence([study_seed, n_trials_before]).generate_state(1)[0])
+    return int(np.random.SeedSequence([study_seed, n_trials_before, stream]).generate_state(1)[0])
 
 
 def _tpe(study: StudySpec, seed: int) -> BaseSampler:
