@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState as OptunaState
+from tests.unit.search.conftest import Desk, MakeDesk
+
+from finesweep.errors import ResultsError
+from finesweep.events import Ending
+from finesweep.search.mirror import OptunaMirror, delete_study
+
+ASHA = {"type": "asha", "first_rung": 100, "reduction_factor": 3}
+OpenMirror = Callable[[Desk], OptunaMirror]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'r.db'}"
+
+
+@pytest.fixture
+def open_mirror(url: str) -> Iterator[OpenMirror]:
+    opened: list[OptunaMirror] = []
+
+    def open_one(desk: Desk) -> OptunaMirror:
+        opened.append(OptunaMirror(url, desk.broker.study))
+        return opened[-1]
+
+    yield open_one
+    for mirror in opened:
+        mirror.close()
+
+
+def load(url: str) -> optuna.Study:
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        study = optuna.load_study(study_name="desk", storage=storage)
+        study.trials  # noqa: B018  # read while the storage is open
+        return study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def shown(study: optuna.Study) -> list[tuple[object, ...]]:
+    return [
+        (
+            trial.number,
+            trial.state,
+            trial.values,
+            trial.params,
+            trial.distributions,
+            trial.intermediate_values,
+            trial.user_attrs,
+            trial.system_attrs,
+        )
+        for trial in study.get_trials()
+    ]
+
+
+def test_optuna_sees_the_whole_study_once_it_is_complete(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk(pruner=ASHA, direction="minimize")
+    mirror = open_mirror(desk)
+    desk.train(0.3, step=100)
+    kept, rung, diverged, failed, running = (desk.next() for _ in range(5))
+    desk.report(kept.number, 100, 0.1)
+    desk.report(kept.number, 900, 0.05, final=True)
+    desk.finish(kept.number)
+    desk.report(rung.number, 100, 0.5)
+    desk.report(diverged.number, 100, 0.01)
+    desk.report(diverged.number, 200, math.nan)
+    desk.finish(failed.number, Ending.FAILED, "ValueError: no")
+    desk.report(running.number, 100, 0.001)
+    mirror.complete()
+    stored = load(url)
+    assert shown(stored) == shown(desk.broker.study)
+    complete, pruned, fail = OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL
+    states = [trial.state for trial in stored.trials]
+    assert states == [complete, complete, pruned, pruned, fail, OptunaState.RUNNING]
+    assert stored.direction is optuna.study.StudyDirection.MINIMIZE
+    assert stored.best_trial.number == kept.number
+    assert stored.trials[diverged.number].intermediate_values == {100: 0.01, 200: math.inf}
+    assert stored.trials[failed.number].user_attrs["reason"] == "ValueError: no"
+
+
+def test_a_study_follows_without_gaps(make_desk: MakeDesk, open_mirror: OpenMirror, url: str) -> None:
+    desk = make_desk()
+    mirror = open_mirror(desk)
+    desk.train()
+    slow = desk.next()
+    desk.train()
+    mirror.follow()
+    assert [trial.number for trial in load(url).trials] == [0]
+    desk.report(slow.number, 900, 0.5, final=True)
+    desk.finish(slow.number)
+    mirror.follow()
+    mirror.follow()
+    assert shown(load(url)) == shown(desk.broker.study)
+
+
+def test_trials_interrupted_more_than_once_are_brought_up_to_date(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk(pruner=ASHA)
+    trial = desk.next()
+    for step, value in {100: 0.5, 200: 0.4}.items():
+        desk.report(trial.number, step, value)
+        open_mirror(desk).complete()  # the driver stops, and another one goes on
+        assert shown(load(url)) == shown(desk.broker.study)
+    desk.report(trial.number, 900, 0.9, final=True)
+    desk.finish(trial.number)
+    desk.train()
+    mirror = open_mirror(desk)
+    mirror.follow()
+    assert shown(load(url)) == shown(desk.broker.study)
+    assert [trial.state for trial in load(url).trials] == [OptunaState.COMPLETE] * 2
+
+
+def test_what_the_sampler_keeps_with_the_study_is_copied(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk(sampler="qmc")
+    for _ in range(3):
+        desk.train()
+    open_mirror(desk).complete()
+    stored = load(url)
+    kept = stored._storage.get_study_system_attrs(stored._study_id)
+    assert any(key.startswith("qmc:") for key in kept)
+    assert kept == desk.broker.study._storage.get_study_system_attrs(desk.broker.study._study_id)
+
+
+def test_somebody_elses_study_of_the_same_name_is_refused(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    theirs = make_desk()
+    theirs.train()
+    open_mirror(theirs).complete()
+    with pytest.raises(ResultsError, match=r"a study named 'desk' with trials that this sweep does not have.*--name"):
+        OptunaMirror(url, make_desk().broker.study)
+    assert len(load(url).trials) == 1
+
+
+def test_a_study_is_deleted_once_and_no_more(make_desk: MakeDesk, open_mirror: OpenMirror, url: str) -> None:
+    desk = make_desk()
+    desk.train()
+    open_mirror(desk).complete()
+    delete_study(url, "another")
+    assert len(load(url).trials) == 1
+    delete_study(url, "desk")
+    delete_study(url, "desk")
+    with pytest.raises(KeyError):
+        load(url)
