@@ -18,10 +18,11 @@ SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
 def commands(document: Path) -> list[list[str]]:
-    """List the finesweep commands in a document's code blocks."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```|^((?:    .*\n)+)", document.read_text(encoding="utf-8"), re.M | re.S)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in "".join(block).splitlines()]
-    return [shlex.split(line.partition("  #")[0]) for line in lines if line.startswith("finesweep ")]
+    """List the finesweep commands in a document's code blocks and inline code; N stands for a number."""
+    text = document.read_text(encoding="utf-8")
+    lines = [line.strip().removeprefix("$ ") for line in text.splitlines()] + re.findall(r"`(finesweep [^`]+)`", text)
+    found = [line.partition("  #")[0] for line in lines if line.startswith("finesweep ")]
+    return [["9" if word == "N" else word.strip("[]") for word in shlex.split(line)] for line in found]
 
 
 COMMANDS = [(doc.name, words) for doc in DOCUMENTS for words in commands(doc)]

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from finesweep.cli import main
 from finesweep.results.frames import Results, open_results
+from tests.commandline import invoke
 
 CLASSES = ("bone", "heart", "skin")
 WORDS = [f"w{i}" for i in range(60)]
@@ -99,7 +98,7 @@ class Workplace:
         with contextlib.chdir(self.folder), pytest.MonkeyPatch.context() as patch:
             patch.setenv("FINESWEEP_CACHE", str(self.folder / "cache"))
             patch.delenv("FINESWEEP_RESULTS", raising=False)
-            result = CliRunner().invoke(_command, arguments)
+            result = invoke(*arguments)
         assert result.exit_code == code, f"exit {result.exit_code}\n{result.output}\n{result.exception}"
         return result
 
@@ -116,12 +115,6 @@ class Workplace:
                 pass
             time.sleep(0.1)
         raise AssertionError("waited in vain")
-
-
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def _command(arguments: tuple[str, ...]) -> None:
-    main(arguments)
 
 
 @pytest.fixture

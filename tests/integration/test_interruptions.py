@@ -18,7 +18,7 @@ from tests.integration.conftest import Workplace
 def slow(workplace: Workplace) -> Workplace:
     """Trials of some seconds, not pruned, with a checkpoint at every report."""
     workplace.write(
-        {"training": {"epochs": 25, "eval_every": 240, "checkpoint_minutes": 0}, "budget": {"trials": 3}},
+        {"training": {"epochs": 16, "eval_every": 240, "checkpoint_minutes": 0}, "budget": {"trials": 3}},
         study={"pruner": {"type": "none"}},
     )
     return workplace
@@ -39,7 +39,7 @@ def test_a_killed_worker_costs_its_trial_nothing_but_the_way_from_its_checkpoint
     victim = int(points.groupby("number")["step"].max().idxmax())
     pid = attempts.set_index("number").loc[victim, "facts"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert f"trial {victim} interrupted" in err
     tried = slow.results.attempts("tiny").query("number == @victim")
@@ -73,7 +73,7 @@ def test_ctrl_c_pauses_with_a_checkpoint_and_says_how_to_go_on(slow: Workplace) 
     process = slow.start("run", "sweep.yaml")
     slow.wait_for(is_under_way)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert re.search(r"finesweep resume tiny", err)
     paused = slow.results.attempts("tiny").query("ending == 'paused'")
