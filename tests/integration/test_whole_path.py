@@ -100,3 +100,42 @@ def test_an_exported_record_repeats_its_trial(workplace: Workplace) -> None:
     again = workplace.results.best(f"tiny-{exported['trial']}")
     assert again is not None
     assert again.value == exported["value"]
+
+
+def test_check_loads_and_tries_a_step(workplace: Workplace) -> None:
+    checked = workplace.say("check", "sweep.yaml", "--smoke")
+    assert "240 training and 60 validation rows" in checked.stderr
+    assert "batch size 16" in checked.stderr
+    assert "whole sweep: at most" in checked.stderr
+    bad = workplace.say("check", "sweep.yaml", "--load", "--set", "data.label=queue", code=2)
+    assert "queue" in bad.stderr and "label" in bad.stderr
+
+
+def test_hours_are_a_limit_and_the_sweep_can_go_on_after_them(workplace: Workplace) -> None:
+    ran = workplace.say(
+        "run",
+        "sweep.yaml",
+        "--backend",
+        "inline",
+        "--set",
+        "budget.hours=0.00001",
+        "--set",
+        "training.epochs=20",
+        code=0,
+    )
+    assert "hours" in ran.stderr
+    trials = workplace.results.trials("tiny")
+    assert 1 <= len(trials) < 6
+    assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
+    assert workplace.results.sweeps()["state"].iloc[0] == "FINISHED"
+
+
+def test_a_sweep_whose_every_trial_fails_exits_1_with_the_tracebacks_kept(workplace: Workplace) -> None:
+    """The optimizer needs a library that is not installed."""
+    ran = workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "training.optim=adamw_bnb_8bit", code=1)
+    assert "no trial was completed" in ran.stderr
+    assert workplace.results.sweeps()["state"].iloc[0] == "FAILED"
+    attempts = workplace.results.attempts("tiny")
+    assert list(attempts["ending"]) == ["failed"] * 6
+    assert attempts["traceback"].str.contains("bitsandbytes").all()
+    assert "bitsandbytes" in workplace.say("logs", "tiny:0").stdout
