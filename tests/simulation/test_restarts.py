@@ -7,18 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from finesweep.events import (
+    AttemptStarted,
     Event,
     Grid,
     Report,
+    Reported,
     SweepHistory,
+    TrialFinished,
     TrialRecord,
     TrialSpec,
     TrialState,
+    TrialSuggested,
 )
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.scheduling.simulated import Dies, Raises, Says, SimulatedBackend, Stage
@@ -129,6 +132,8 @@ def drive_until(path: Path, spec: SweepSpec, *deaths: int) -> tuple[list[SweepHi
         for death in deaths:
             with suppress(DeathError):
                 drive.go(dies_at=death)
+            if death % 2:  # the last checkpoints were not written yet: known steps are reported again
+                drive.checkpoints.clear()
             stored.append(drive.history())
         drive.go()
         stored.append(drive.history())
@@ -199,16 +204,13 @@ def check(stored: Sequence[SweepHistory], drive: Drive) -> None:
                 assert repr(after) == repr(before)
             assert repr(after.reports[: len(before.reports)]) == repr(before.reports)
             assert after.configuration == before.configuration
-    kinds = Counter((type(event).__name__, event.number, step_of(event)) for event in drive.told)
-    for (kind, number, step), count in kinds.items():
-        if kind in ("TrialSuggested", "TrialFinished", "Reported"):
-            assert count == 1, (kind, number, step)
+    told = Counter(
+        (type(event), event.number, event.report.step if isinstance(event, Reported) else getattr(event, "attempt", 0))
+        for event in drive.told
+        if isinstance(event, TrialSuggested | AttemptStarted | Reported | TrialFinished)
+    )
+    assert set(told.values()) == {1}
     check_study(drive, trials)
-
-
-def step_of(event: Event) -> Any:
-    report = getattr(event, "report", None)
-    return report.step if report is not None else None
 
 
 def check_reused(record: TrialRecord, origin: TrialRecord) -> None:

@@ -517,7 +517,7 @@ def test_a_waiting_twin_of_a_failed_trial_is_trained_within_the_budget(make_desk
 
 def test_a_twin_that_was_begun_is_charged_like_any_other(make_desk: MakeDesk) -> None:
     history = SweepHistory((record(0, TrialState.FAILED), record(1, TrialState.RUNNING, twin_of=0)))
-    desk = make_desk(ONE, history=history, n_trials=2)
+    desk = make_desk(ONE, history=history, n_trials=1)  # it was begun, so it is not taken back
     trial = desk.train()
     assert (trial.number, trial.attempt) == (1, 2)
     assert desk.broker.suggest() is NoTrial.EXHAUSTED
