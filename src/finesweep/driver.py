@@ -93,8 +93,14 @@ class Driver:
         self._writer.set_state(name, SweepState.RUNNING)
         end = SweepState.INTERRUPTED
         try:
-            with self._signals():
-                backend.run(self.broker, self.tick)
+            self._look()  # the hours may be over before anything is begun
+            if self.broker.has_work:
+                with self._signals():
+                    backend.run(self.broker, self.tick)
+            elif not self.broker.halted:
+                self._view.say(
+                    f"All {self._n_trials} trials are done. More of them: finesweep extend {name} --trials N"
+                )
             end = self._end_state()
         finally:
             self._mirror.complete()

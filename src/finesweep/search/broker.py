@@ -225,6 +225,11 @@ class TrialBroker:
         """Why there is nothing new to try although the budget would allow it; what has begun is trained to its end."""
         return self._used_up
 
+    @property
+    def has_work(self) -> bool:
+        """Tell whether there is a trial to run: one that waits to go on, or one more within the budget."""
+        return self._halt_reason is None and (bool(self._queue) or self._n_charged < self._n_trials)
+
     def halt(self, reason: str, *, pause: bool) -> None:
         """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
         self._halt_reason = self._halt_reason or reason
