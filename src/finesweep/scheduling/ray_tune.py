@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,10 +84,11 @@ class RayBackend:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if self.slots is None:
+                _refuse_unreachable(self.resources.address or "auto")
                 ray.init(address=self.resources.address, **quiet)
             else:
                 _start_here(self.slots, quiet)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = "a local Ray" if self.slots else f"the cluster at {self.resources.address}"
             raise ResourcesError(
                 f"resources.address: cannot connect to {where}: {error}. Check that it runs (`ray status`) and has the "
@@ -97,9 +99,10 @@ class RayBackend:
     def _tune(self, broker: TrialBroker, tick: Tick, staging: Path) -> None:
         slots = self.slots or cluster_slots(self.resources, ray.cluster_resources())
         per_trial = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
-        has_room_for_more = _n_fitting(per_trial) > slots.n_slots
+        n_fitting = _n_fitting(per_trial)
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
-        attempts = _Attempts(broker, tick, n_slots=slots.n_slots, n_ahead=0 if has_room_for_more else 1)
+        n_ahead = 0 if n_fitting > slots.n_slots else 1
+        attempts = _Attempts(broker, tick, n_slots=min(slots.n_slots, n_fitting), n_ahead=n_ahead)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -125,6 +128,13 @@ class RayBackend:
                 tuner.fit()
             finally:
                 attempts.raise_fault()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise OSError for host:port where nobody listens: Ray itself tries for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _start_here(slots: Slots, quiet: Mapping[str, Any]) -> None:
@@ -156,17 +166,18 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def _n_fitting(per_trial: Mapping[str, float]) -> int:
     """Count the trials that Ray would run at once. Raises ResourcesError for none, which would wait for ever."""
-    there = ray.cluster_resources()
-    fitting = []
-    for kind, amount in per_trial.items():
-        if amount > there.get(kind.upper(), 0):
-            raise ResourcesError(
-                f"a trial takes {amount:g} {kind.upper()}, this Ray has {there.get(kind.upper(), 0):g}. "
-                f"Lower resources.{kind}s_per_trial."
-            )
-        if amount:
-            fitting.append(int(there[kind.upper()] / amount + 1e-9))
-    return min(fitting)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    n_fitting = sum(
+        min(int(node.get(kind.upper(), 0) / amount + 1e-9) for kind, amount in per_trial.items() if amount)
+        for node in nodes
+    )
+    if n_fitting:
+        return n_fitting
+    have = "; ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
+    raise ResourcesError(
+        f"a trial takes {per_trial['cpu']:g} CPU and {per_trial['gpu']:g} GPU, more than any node of this Ray has "
+        f"({have}). Lower resources.cpus_per_trial or gpus_per_trial."
+    )
 
 
 class _Attempts:

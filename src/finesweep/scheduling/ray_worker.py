@@ -161,6 +161,7 @@ class _Mailbox:
 def _worker_facts() -> Facts:
     return {
         "node": ray.util.get_node_ip_address(),
+        "node_id": ray.get_runtime_context().get_node_id(),
         "pid": os.getpid(),
         "gpu_ids": [str(index) for index in ray.get_gpu_ids()],
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
