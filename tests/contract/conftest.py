@@ -36,7 +36,9 @@ def local_ray() -> Iterator[Any]:
 def make_sweep(tmp_path: Path) -> Iterator[Callable[..., StoredSweep]]:
     with open_writer(tmp_path / "r.db") as writer:
 
-        def make(*, trials: int = 6, retries: int = 1, pruner: Mapping[str, Any] = ASHA) -> StoredSweep:
-            return StoredSweep(writer, sweep_spec(trials, retries, pruner))
+        def make(
+            name: str = "scripted", *, trials: int = 6, retries: int = 1, pruner: Mapping[str, Any] = ASHA
+        ) -> StoredSweep:
+            return StoredSweep(writer, sweep_spec(name, trials, retries, pruner))
 
         yield make

@@ -76,7 +76,7 @@ class StoredSweep:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def sweep_spec(trials: int, retries: int, pruner: Mapping[str, Any]) -> SweepSpec:
+def sweep_spec(name: str, trials: int, retries: int, pruner: Mapping[str, Any]) -> SweepSpec:
     study = {
         "objective": {"metric": "accuracy", "direction": "maximize"},
         "sampler": {"type": "random", "seed": 0},
@@ -84,7 +84,7 @@ def sweep_spec(trials: int, retries: int, pruner: Mapping[str, Any]) -> SweepSpe
         "parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1e-3, "log": True}},
     }
     content = {
-        "name": "scripted",
+        "name": name,
         "model": "none",
         "task": "classification",
         "data": {"train": "/t.jsonl", "validation": "/v.jsonl"},

@@ -1,0 +1,76 @@
+"""Which Ray a sweep runs on: one that it starts, or a cluster that is there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray  # after finesweep has set it up
+from tests.contract.scripted import ScriptedTrainer
+from tests.contract.stored_sweep import StoredSweep, assert_whole, climbing, no_tick
+from tests.contract.test_ray_backend import Gathering
+
+from finesweep.errors import ResourcesError
+from finesweep.events import AttemptDescribed, TrialState
+from finesweep.scheduling.ray_tune import RayBackend
+from finesweep.scheduling.slots import Slots
+from finesweep.spec.sweep import Resources
+
+MakeSweep = Callable[..., StoredSweep]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start two nodes with a CPU each, that nobody is connected to."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_trials_run_on_all_nodes_of_a_cluster_that_is_there(
+    cluster: Any, tmp_path: Path, make_sweep: MakeSweep
+) -> None:
+    sweep = make_sweep(trials=3, pruner={"type": "none"})
+    broker = sweep.broker()
+    trainer = Gathering(tmp_path / "gathered", together=2, linger_s=0.2)
+    resources = Resources(address=cluster.address)
+    RayBackend(trainer, resources, None, log_dir=tmp_path).run(broker, no_tick)
+    assert_whole(sweep, broker)
+    assert {record.state for record in sweep.history().trials} == {TrialState.COMPLETE}
+    assert len({event.facts["node_id"] for event in sweep.heard(AttemptDescribed)}) == 2
+    assert not ray.is_initialized()
+
+    demanding = Resources(address=cluster.address, cpus_per_trial=2)  # the nodes have so many together only
+    message = r"a trial takes 2 CPU and 0 GPU, more than any node of this Ray has \(1 CPU and 0 GPU; 1 CPU and 0 GPU\)"
+    with pytest.raises(ResourcesError, match=message):
+        RayBackend(trainer, demanding, None, log_dir=tmp_path).run(make_sweep(name="more").broker(), no_tick)
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, make_sweep: MakeSweep) -> None:
+    backend = RayBackend(ScriptedTrainer(climbing), Resources(address="127.0.0.1:1"), None, log_dir=tmp_path)
+    with pytest.raises(ResourcesError, match=r"resources.address: cannot connect to the cluster at 127.0.0.1:1"):
+        backend.run(make_sweep().broker(), no_tick)
+
+
+def test_a_ray_of_its_own_is_started_on_the_slots_and_stopped(
+    tmp_path: Path, make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    sweep = make_sweep(trials=2, pruner={"type": "none"})
+    broker = sweep.broker()
+    slots = Slots(devices=(2,), gpus_per_trial=1.0, cpus_per_trial=1, n_slots=1)
+    RayBackend(ScriptedTrainer(climbing), Resources(), slots, log_dir=tmp_path).run(broker, no_tick)
+    assert_whole(sweep, broker)
+    assert {event.facts["cuda_visible_devices"] for event in sweep.heard(AttemptDescribed)} == {"2"}
+    assert not ray.is_initialized()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    assert not {"PYTHONPATH", "CUDA_DEVICE_ORDER", "TUNE_MAX_PENDING_TRIALS_PG"} & set(os.environ)
