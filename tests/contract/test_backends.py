@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,14 @@ MakeSweep = Callable[..., StoredSweep]
 
 @pytest.fixture(params=["inline", "simulated", "ray"])
 def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> MakeBackend:
-    """Make a backend that plays a script on two slots, real time shortened."""
-    if request.param == "ray":
-        request.getfixturevalue("local_ray")
+    """Make a backend that plays a script, real time shortened."""
 
-    def make(script: Script, **options: Any) -> Backend:
-        checkpoints = options.pop("checkpoints", None)
+    def make(
+        script: Script, *, checkpoints: MutableMapping[int, int] | None = None, n_slots: int = 1, **options: Any
+    ) -> Backend:
         if request.param == "simulated":
-            return SimulatedBackend(script, n_slots=2, checkpoints=checkpoints)
-        trainer = ScriptedTrainer(script, **options)
-        if request.param == "inline":
-            return InlineBackend(trainer, log_dir=tmp_path / "artifacts")
-        from tests.contract.on_ray import backend_on_ray
-
-        return backend_on_ray(trainer, log_dir=tmp_path / "artifacts", n_slots=2)
+            return SimulatedBackend(script, n_slots=n_slots, checkpoints=checkpoints)
+        return real_backend(request.param, ScriptedTrainer(script, **options), tmp_path, request, n_slots=n_slots)
 
     return make
 
@@ -104,7 +98,7 @@ def test_no_more_trials_run_at_once_than_there_are_slots(
 ) -> None:
     sweep = make_sweep(trials=8, pruner={"type": "none"})
     broker = sweep.broker()
-    make_backend(climbing, speed=0.05).run(broker, no_tick)
+    make_backend(climbing, n_slots=2, speed=0.05).run(broker, no_tick)
     limit = 1 if "inline" in request.node.name else 2
     assert most_at_once(sweep.events) <= limit
 
@@ -212,10 +206,12 @@ def test_a_log_that_cannot_be_written_fails_the_trials_and_says_why(
     assert all("artifacts" in (record.reason or "") for record in sweep.history().trials)
 
 
-def real_backend(kind: str, trainer: ScriptedTrainer, tmp_path: Path, request: pytest.FixtureRequest) -> Backend:
+def real_backend(
+    kind: str, trainer: ScriptedTrainer, tmp_path: Path, request: pytest.FixtureRequest, *, n_slots: int = 1
+) -> Backend:
     if kind == "inline":
         return InlineBackend(trainer, log_dir=tmp_path / "artifacts")
     request.getfixturevalue("local_ray")
     from tests.contract.on_ray import backend_on_ray
 
-    return backend_on_ray(trainer, log_dir=tmp_path / "artifacts", n_slots=2)
+    return backend_on_ray(trainer, log_dir=tmp_path / "artifacts", n_slots=n_slots)

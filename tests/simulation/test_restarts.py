@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,25 +85,23 @@ def life(trial: TrialSpec) -> Sequence[Stage]:
 class Drive:
     """One driver after another on one database; what workers have written survives them all."""
 
-    def __init__(self, writer: ResultsWriter, spec: SweepSpec) -> None:
+    def __init__(self, writer: ResultsWriter, spec: SweepSpec, *, checkpoints: Mapping[int, int] | None = None) -> None:
         self.writer, self.spec = writer, spec
-        self.checkpoints: dict[int, int] = {}
+        self.checkpoints = dict(checkpoints or {})
         self.told: list[Event] = []
         self.broker: TrialBroker | None = None
-        writer.create_sweep(spec, grid=GRID, provenance={})
 
-    def go(self, *, dies_at: int | None = None) -> None:
-        """Drive the sweep to its end, or until the driver dies instead of storing its `dies_at`-th events."""
+    def go(self, *, before_write: Callable[[int], None] = lambda n_written: None) -> None:
+        """Drive the sweep to its end, asking before each write; a driver that must die is told so there."""
         store = self.writer.listener(self.spec.name)
-        n_stored = 0
+        n_written = 0
 
         def hear(events: Sequence[Event]) -> None:
-            nonlocal n_stored
-            if n_stored == dies_at:
-                raise DeathError
+            nonlocal n_written
+            before_write(n_written)
             store(events)
             self.told.extend(events)
-            n_stored += 1
+            n_written += 1
 
         self.broker = TrialBroker(
             self.spec.study,
@@ -118,20 +118,19 @@ class Drive:
         return self.writer.history(self.spec.name)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("drives")
+def open_results(path: Path) -> ResultsWriter:
+    return open_writer(path, clock=lambda: 1000.0)
 
 
 def drive_until(path: Path, spec: SweepSpec, *deaths: int) -> tuple[list[SweepHistory], Drive]:
     """Drive with a death of each driver but the last; give what was stored after each."""
-    path.unlink(missing_ok=True)
     stored = []
-    with open_writer(path, clock=lambda: 1000.0) as writer:
+    with open_results(path) as writer:
+        writer.create_sweep(spec, grid=GRID, provenance={})
         drive = Drive(writer, spec)
         for death in deaths:
             with suppress(DeathError):
-                drive.go(dies_at=death)
+                drive.go(before_write=partial(die_at, death))
             if death % 2:  # the last checkpoints were not written yet: known steps are reported again
                 drive.checkpoints.clear()
             stored.append(drive.history())
@@ -140,53 +139,84 @@ def drive_until(path: Path, spec: SweepSpec, *deaths: int) -> tuple[list[SweepHi
     return stored, drive
 
 
+def die_at(death: int, n_written: int) -> None:
+    if n_written == death:
+        raise DeathError
+
+
 @pytest.mark.parametrize(("sampler", "pruner", "seed"), STUDIES)
 def test_a_sweep_survives_the_death_of_its_driver_between_any_two_writes(
-    folder: Path, sampler: str, pruner: str, seed: int
+    tmp_path: Path, sampler: str, pruner: str, seed: int
 ) -> None:
+    """The database as it was before each write, and the checkpoints, are what a death there leaves."""
     spec = sweep_spec(sampler, pruner, seed)
-    _, undisturbed = drive_until(folder / "undisturbed.db", spec)
-    n_writes = writes_of(undisturbed)
-    assert n_writes > 4 * N_TRIALS
-    for death in range(n_writes):
-        stored, drive = drive_until(folder / "mortal.db", spec, death)
-        check(stored, drive)
+    left: list[tuple[Path, Mapping[int, int]]] = []
+    with open_results(tmp_path / "undisturbed.db") as writer:
+        writer.create_sweep(spec, grid=GRID, provenance={})
+        drive = Drive(writer, spec)
+
+        def keep_copy(n_written: int) -> None:
+            left.append((tmp_path / f"{n_written}.db", dict(drive.checkpoints)))
+            copy_database(tmp_path / "undisturbed.db", left[-1][0])
+
+        drive.go(before_write=keep_copy)
+        told = list(drive.told)
+    assert len(left) > 4 * N_TRIALS
+    for n_written, (path, checkpoints) in enumerate(left):
+        is_late = n_written % 2  # the last checkpoints were not written yet: known steps are reported again
+        with open_results(path) as writer:
+            drive = Drive(writer, spec, checkpoints={} if is_late else checkpoints)
+            before = drive.history()
+            drive.go()
+            drive.told = [*stored_events(told, before), *drive.told]
+            check([before, drive.history()], drive)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
+def stored_events(told: Sequence[Event], history: SweepHistory) -> Sequence[Event]:
+    """Give those of the undisturbed events that the history knows."""
+    known: set[tuple[object, ...]] = set()
+    for record in history.trials:
+        known.add((TrialSuggested, record.number))
+        known |= {(AttemptStarted, record.number, attempt + 1) for attempt in range(record.attempts)}
+        known |= {(Reported, record.number, report.step) for report in record.reports}
+        if record.state.is_final:
+            known.add((TrialFinished, record.number))
+    return [event for event in told if identity(event) in known]
+
+
+def identity(event: Event) -> tuple[object, ...]:
+    """Name what may happen once only."""
+    match event:
+        case Reported():
+            return Reported, event.number, event.report.step
+        case AttemptStarted():
+            return AttemptStarted, event.number, event.attempt
+        case _:
+            return type(event), event.number
 
 
 @pytest.mark.parametrize(("sampler", "pruner", "seed"), STUDIES)
-def test_a_sweep_survives_many_deaths(folder: Path, sampler: str, pruner: str, seed: int) -> None:
+def test_a_sweep_survives_many_deaths(tmp_path: Path, sampler: str, pruner: str, seed: int) -> None:
     chance = random.Random(seed)
-    for _ in range(3):
+    for name in ("1.db", "2.db", "3.db"):
         deaths = [chance.randrange(1, 9) for _ in range(chance.randrange(2, 12))]
-        stored, drive = drive_until(folder / "mortal.db", sweep_spec(sampler, pruner, seed), *deaths)
+        stored, drive = drive_until(tmp_path / name, sweep_spec(sampler, pruner, seed), *deaths)
         check(stored, drive)
 
 
 @pytest.mark.parametrize(("sampler", "pruner"), [("random", "asha"), ("tpe", "asha")])
-def test_the_same_seed_gives_the_same_trace(folder: Path, sampler: str, pruner: str) -> None:
-    traces = [drive_until(folder / "trace.db", sweep_spec(sampler, pruner, seed), 9)[1].told for seed in (3, 3, 4)]
+def test_the_same_seed_gives_the_same_trace(tmp_path: Path, sampler: str, pruner: str) -> None:
+    seeds = {"a": 3, "b": 3, "c": 4}
+    traces = [
+        drive_until(tmp_path / name, sweep_spec(sampler, pruner, seed), 9)[1].told for name, seed in seeds.items()
+    ]
     assert repr(traces[0]) == repr(traces[1])
     assert repr(traces[0]) != repr(traces[2])
-
-
-def writes_of(drive: Drive) -> int:
-    """Count the times that events were handed over: a death at the last finds all done."""
-    n_writes = 0
-
-    def count(events: Sequence[Event]) -> None:
-        nonlocal n_writes
-        n_writes += 1
-
-    broker = TrialBroker(
-        drive.spec.study,
-        name=drive.spec.name,
-        grid=GRID,
-        n_trials=drive.spec.budget.trials,
-        retries=drive.spec.budget.retries,
-        listener=count,
-    )
-    SimulatedBackend(life, n_slots=2).run(broker, lambda: None)
-    return n_writes
 
 
 def check(stored: Sequence[SweepHistory], drive: Drive) -> None:
@@ -205,7 +235,7 @@ def check(stored: Sequence[SweepHistory], drive: Drive) -> None:
             assert repr(after.reports[: len(before.reports)]) == repr(before.reports)
             assert after.configuration == before.configuration
     told = Counter(
-        (type(event), event.number, event.report.step if isinstance(event, Reported) else getattr(event, "attempt", 0))
+        identity(event)
         for event in drive.told
         if isinstance(event, TrialSuggested | AttemptStarted | Reported | TrialFinished)
     )
