@@ -71,16 +71,22 @@ def test_steps_must_rise_and_not_be_negative() -> None:
             reporter.report(Report(step, {}, step))
 
 
-@pytest.mark.parametrize("decision", [Decision.STOP, Decision.PAUSE])
-def test_a_trainer_that_was_told_to_end_hears_the_same_for_ever(decision: Decision) -> None:
-    for ask_first in (True, False):
-        driver = Driver(decision)
-        reporter = StrictReporter(driver)
-        assert (reporter.poll() if ask_first else reporter.report(Report(100, {}, 100))) is decision
-        n_reports = len(driver.reports)
-        assert reporter.report(Report(200, {}, 200)) is decision
-        assert reporter.poll() is decision
-        assert len(driver.reports) == n_reports
+@pytest.mark.parametrize("ask_first", [True, False])
+def test_after_a_stop_nothing_more_is_told_and_the_answer_stays(ask_first: bool) -> None:
+    driver = Driver(Decision.STOP)
+    reporter = StrictReporter(driver)
+    assert (reporter.poll() if ask_first else reporter.report(Report(100, {}, 100))) is Decision.STOP
+    n_reports = len(driver.reports)
+    assert reporter.report(Report(200, {}, 200)) is Decision.STOP
+    assert reporter.poll() is Decision.STOP
+    assert len(driver.reports) == n_reports
+
+
+@pytest.mark.parametrize("ask_first", [True, False])
+def test_a_pause_is_not_forgotten_between_reports(ask_first: bool) -> None:
+    reporter = StrictReporter(Driver(Decision.PAUSE))
+    assert (reporter.poll() if ask_first else reporter.report(Report(100, {}, 100))) is Decision.PAUSE
+    assert reporter.poll() is Decision.PAUSE
 
 
 def test_facts_pass_through() -> None:
