@@ -88,7 +88,7 @@ def test_only_the_newest_checkpoint_stays_and_none_after_the_end(bench: Any, rec
     folder = set_up.artifact_dir / "trial-0007"
     assert [path.name for path in folder.glob("attempt-*/checkpoint-*")] == ["checkpoint-11"]
     set_up.run(attempt=2, batch_size=8, epochs=3)
-    assert not list(folder.glob("attempt-*"))
+    assert not list(folder.glob("attempt-*/*checkpoint-*"))
 
 
 def test_a_truncated_checkpoint_is_skipped(bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +133,49 @@ def test_best_weights_of_an_earlier_attempt_stay(bench: Any, recorder: Any) -> N
     with pytest.raises(Killed):
         set_up.run(recorder(decide=kill_at(80)), attempt=1, **trial)
     result, _ = set_up.run(attempt=2, **trial)
-    assert result.artifacts == {"best": "trial-0007/best-40"}
+    assert result.artifacts == {"best": "trial-0007/attempt-1/best-40"}
+    assert (set_up.artifact_dir / result.artifacts["best"] / "model.safetensors").is_file()
+
+
+def test_better_weights_of_a_later_attempt_replace_those_of_an_earlier_one(bench: Any, recorder: Any) -> None:
+    set_up = bench(objective={"metric": "loss", "direction": "minimize"}, checkpoint_minutes=0)
+    trial = {"learning_rate": 5e-3, "batch_size": 8, "epochs": 3}
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(80)), attempt=1, **trial)
+    result, told = set_up.run(attempt=2, **trial)
+    best = min(told.reports, key=lambda report: report.metrics["loss"])
+    assert result.artifacts == {"best": f"trial-0007/attempt-2/best-{best.step}"}
+    assert [path.name for path in set_up.artifact_dir.glob("trial-0007/attempt-*/*")] == [f"best-{best.step}"]
+
+
+@pytest.mark.parametrize("answer", [Decision.STOP, Decision.CONTINUE])
+def test_an_attempt_that_was_overtaken_leaves_the_trials_files_alone(
+    bench: Any, recorder: Any, answer: Decision
+) -> None:
+    """A worker outlives its driver: the trial's next attempt has begun while the old one is still at work."""
+    set_up = bench(objective={"metric": "loss", "direction": "maximize"}, checkpoint_minutes=0)
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 6}
+    pause = recorder(on_poll=lambda n: Decision.PAUSE if n == 7 else Decision.CONTINUE)
+    set_up.run(pause, number=8, attempt=2, **trial)
+    folder = set_up.artifact_dir / "trial-0007"
+    at_that_time = {}
+
+    def decide(report: Any) -> Decision:
+        if report.step < 80:
+            return Decision.CONTINUE
+        if report.step == 80:
+            copy_tree(set_up.artifact_dir / "trial-0008/attempt-2", folder / "attempt-2")
+            at_that_time.update(contents(folder))
+        return answer
+
+    set_up.run(recorder(decide=decide), attempt=1, **trial)
+    assert {str(Path(name).parent) for name in at_that_time} == {
+        "attempt-1/best-40",
+        "attempt-1/checkpoint-5",
+        "attempt-2/best-40",
+        "attempt-2/checkpoint-7",
+    }
+    assert at_that_time.items() <= contents(folder).items()
 
 
 @pytest.mark.parametrize("options", [{"method": "full"}, {"method": "feature-extraction", "unfrozen_layers": 1}])
@@ -167,3 +209,7 @@ def copy_tree(source: Path, target: Path) -> Path:
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -97,13 +97,13 @@ def test_best_weights_are_those_of_the_best_report(bench: Any) -> None:
     set_up = bench(objective={"metric": "accuracy", "direction": "maximize"})
     result, told = set_up.run(learning_rate=5e-3, batch_size=8, epochs=5)
     best = max(told.reports, key=lambda report: (report.metrics["accuracy"], -report.step))
-    assert result.artifacts == {"best": f"trial-0007/best-{best.step}"}
-    assert [path.name for path in (set_up.artifact_dir / "trial-0007").iterdir()] == [f"best-{best.step}"]
+    assert result.artifacts == {"best": f"trial-0007/attempt-1/best-{best.step}"}
+    assert [path.name for path in (set_up.artifact_dir / "trial-0007/attempt-1").iterdir()] == [f"best-{best.step}"]
 
 
 def test_last_weights_are_kept_where_the_last_value_counts(bench: Any) -> None:
     result, told = bench(objective={"metric": "loss", "direction": "maximize", "value": "last"}).run(epochs=2)
-    assert result.artifacts == {"best": f"trial-0007/best-{told.steps[-1]}"}
+    assert result.artifacts == {"best": f"trial-0007/attempt-1/best-{told.steps[-1]}"}
 
 
 def test_no_weights_are_kept_where_none_are_wanted(bench: Any) -> None:

@@ -1,7 +1,8 @@
 """Folders of a trial: checkpoints to go on from, and the best weights to keep.
 
 In: a running Trainer, trained parameters. Out: folders below the artifact folder that appear whole or not at all, in
-`trial-0007/attempt-1/checkpoint-<optimizer step>` and `trial-0007/best-<step>`. It must not know reports or decisions.
+`trial-0007/attempt-1/checkpoint-<optimizer step>` and `trial-0007/attempt-1/best-<step>`. It must not know reports or
+decisions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,11 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder:
-    """Where one attempt at a trial writes."""
+    """Where one attempt at a trial writes. What it and earlier ones wrote it reads and removes, never a later one's.
+
+    A worker that outlived its driver may still be at work when the trial's next attempt has begun. As soon as that has
+    its folder, the old one removes nothing at all: the new one may go on from, or point at, any of it.
+    """
 
     artifact_dir: Path
     number: int
@@ -66,13 +71,20 @@ class TrialFolder:
     def path(self) -> Path:
         return trial_dir(self.artifact_dir, self.number)
 
+    @property
+    def attempt_path(self) -> Path:
+        return self.path / f"attempt-{self.attempt}"
+
+    def begin(self) -> None:
+        """Make the attempt's folder, by which earlier attempts know that they are overtaken."""
+        self.attempt_path.mkdir(parents=True, exist_ok=True)
+
     def relative(self, path: Path) -> str:
         return path.relative_to(self.artifact_dir).as_posix()
 
     def newest_checkpoint(self) -> Checkpoint | None:
-        """Find the furthest whole checkpoint of all attempts."""
-        found = sorted(self.path.glob("attempt-*/checkpoint-*"), key=_optimizer_step, reverse=True)
-        for path in found:
+        """Find the furthest whole checkpoint."""
+        for path in sorted(self._found("checkpoint-*"), key=_number_in_name, reverse=True):
             try:
                 return Checkpoint(path, _read_manifest(path))
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -84,7 +96,7 @@ class TrialFolder:
 
         `trainer` is a transformers.Trainer. Older checkpoints of the trial are removed once this one is whole.
         """
-        path = self.path / f"attempt-{self.attempt}" / f"checkpoint-{progress.optimizer_step}"
+        path = self.attempt_path / f"checkpoint-{progress.optimizer_step}"
 
         def fill(folder: Path) -> None:
             save_file(_contiguous(trained), folder / "model.safetensors")
@@ -98,21 +110,19 @@ class TrialFolder:
             (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
         _write_whole(path, fill)
-        for older in self.path.glob("attempt-*/checkpoint-*"):
-            if older != path:
-                shutil.rmtree(older, ignore_errors=True)
+        self._remove(older for older in self._found("checkpoint-*") if older != path)
         return path
 
     def best(self) -> Best | None:
-        """Find the best weights kept so far, by any attempt."""
-        found = []
-        for path in self.path.glob("best-*"):
+        """Find the best weights kept so far: the last, for each was better than those before it."""
+        by_age = sorted(self._found("best-*"), key=lambda path: (_number_in_name(path.parent), _number_in_name(path)))
+        for path in reversed(by_age):
             try:
                 facts = json.loads((path / _BEST).read_text(encoding="utf-8"))
-                found.append(Best(path, facts["step"], facts["value"]))
+                return Best(path, facts["step"], facts["value"])
             except (OSError, ValueError, KeyError) as error:
                 _log.warning("%s is not whole and is skipped: %s", path, error)
-        return max(found, key=lambda best: best.step, default=None)  # each was better than those before it
+        return None
 
     def write_best(
         self,
@@ -126,7 +136,7 @@ class TrialFolder:
         value: float,
     ) -> Path:
         """Keep the weights as they are now, not those kept before. A model trained whole is a plain model folder."""
-        path = self.path / f"best-{step}"
+        path = self.attempt_path / f"best-{step}"
         is_whole = len(trained) == len(list(model.named_parameters()))
 
         def fill(folder: Path) -> None:
@@ -140,20 +150,21 @@ class TrialFolder:
             (folder / _BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
         _write_whole(path, fill)
-        for older in self.path.glob("best-*"):
-            if older != path:
-                shutil.rmtree(older, ignore_errors=True)
+        self._remove(older for older in self._found("best-*") if older != path)
         return path
 
-    def remove_checkpoints(self) -> None:
-        for path in [*self.path.glob("attempt-*"), *self.path.glob(".best-*")]:  # also what a killed worker left
-            shutil.rmtree(path, ignore_errors=True)
+    def clear(self, *, but: Path | None = None) -> None:
+        """Remove all weights but those in `but`, also what a killed worker left half written; the trial's log stays."""
+        self._remove(path for path in self._found("*") if path != but)
 
-    def remove(self) -> None:
-        """Remove all weights of the trial; its log stays."""
-        self.remove_checkpoints()
-        for path in self.path.glob("best-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def _found(self, pattern: str) -> list[Path]:
+        return [p for p in self.path.glob(f"attempt-*/{pattern}") if _number_in_name(p.parent) <= self.attempt]
+
+    def _remove(self, folders: Iterable[Path]) -> None:
+        if any(_number_in_name(path) > self.attempt for path in self.path.glob("attempt-*")):
+            return
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_trained(folder: Path, *, cache_dir: Path) -> Model:
@@ -176,8 +187,9 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
     return model
 
 
-def _optimizer_step(path: Path) -> int:
-    number = path.name.removeprefix("checkpoint-")
+def _number_in_name(path: Path) -> int:
+    """Return 12 of `checkpoint-12`, -1 where no number is."""
+    number = path.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 

@@ -44,6 +44,7 @@ def train(
     trial: TrialSpec, reporter: Reporter, *, spec: SweepSpec, grid: Grid, shared: Shared, folder: TrialFolder
 ) -> AttemptResult:
     """Train one attempt of a trial, from its newest checkpoint where there is one."""
+    folder.begin()
     settings = settings_for(spec.training, trial.configuration)
     kind = task_kind(spec.task)
     passed_on = transformers_arguments(settings)
@@ -252,12 +253,12 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
     def end(self) -> AttemptResult:
         """Tidy the trial's folder and say how the attempt ended."""
         if self._decision is Decision.STOP:
-            self._folder.remove()
+            self._folder.clear()
             return AttemptResult(Ending.STOPPED)
         if self._decision is Decision.PAUSE and self._trainer.state.global_step < self._schedule.optimizer_steps:
             return AttemptResult(Ending.PAUSED, artifacts={"checkpoint": self._folder.relative(self._checkpoint)})
-        self._folder.remove_checkpoints()
         best = self._folder.best()
+        self._folder.clear(but=best.path if best else None)
         return AttemptResult(Ending.DONE, artifacts={"best": self._folder.relative(best.path)} if best else {})
 
     def _report(self, reached: tuple[int, ...], optimizer_step: int, *, is_over: bool) -> None:
