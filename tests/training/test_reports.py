@@ -18,7 +18,7 @@ N_TRAIN = 53
 def test_reports_fall_on_the_same_steps_for_every_batch_size(bench: Any, batch_size: int) -> None:
     _, told = bench(grid=Grid("examples", every=35, longest=1000)).run(batch_size=batch_size, epochs=3)
     assert told.steps == [35, 70, 105, 140, 159]
-    assert [report.final for report in told.reports] == [False] * 4 + [True]
+    assert all(report.final == (report.examples_seen == 3 * N_TRAIN) for report in told.reports)
     for report in told.reports:
         assert report.step <= report.examples_seen < report.step + batch_size
 
@@ -44,6 +44,22 @@ def test_progress_is_percent_of_the_trials_own_steps(bench: Any) -> None:
 def test_progress_ends_at_100_off_the_grid(bench: Any) -> None:
     _, told = bench(grid=Grid("progress", every=40, longest=100)).run(batch_size=16, epochs=2)
     assert [(report.step, report.final) for report in told.reports] == [(40, False), (80, False), (100, True)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "told_at_the_end"),
+    [
+        (Grid("progress", every=20, longest=100), [80, 100]),  # four optimizer steps: 25, 50, 75, 100
+        (Grid("progress", every=15, longest=100), [90, 100]),
+        (Grid("examples", every=10, longest=1000), [50, 53]),  # 48 and 53 examples
+        (Grid("examples", every=2, longest=1000), [50, 52, 53]),
+    ],
+)
+def test_all_reports_of_the_last_optimizer_step_are_final(bench: Any, grid: Grid, told_at_the_end: list[int]) -> None:
+    _, told = bench(grid=grid).run(batch_size=16, epochs=1)
+    assert told.facts["optimizer_steps"] == 4
+    assert [report.step for report in told.reports if report.final] == told_at_the_end
+    assert told.steps[-len(told_at_the_end) :] == told_at_the_end
 
 
 def test_the_worker_asks_between_reports(bench: Any) -> None:

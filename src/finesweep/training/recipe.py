@@ -267,9 +267,8 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         metrics["train_loss"] = self._loss_sum / self._loss_steps
         self._loss_sum, self._loss_steps = 0.0, 0
         steps = (*reached, end_step(self._grid, self._schedule)) if is_over else reached
-        for step in steps:
-            is_final = is_over and step == steps[-1]
-            self._tell(step, metrics, optimizer_step, is_final=is_final)
+        for step in steps:  # a trial that has made its last optimizer step is whole: none of these may prune it
+            self._tell(step, metrics, optimizer_step, is_final=is_over)
             if self._decision is Decision.STOP:
                 return
         self._keep_best(metrics[self._spec.study.objective.metric], step=steps[-1], is_over=is_over)
