@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,40 @@ def test_stop_between_reports(bench: Any, recorder: Any) -> None:
     told_to_stop = recorder(on_poll=lambda n: Decision.STOP if n == 3 else Decision.CONTINUE)
     result, told = bench().run(told_to_stop, batch_size=8)
     assert (result.ending, told.polls, told.steps) == (Ending.STOPPED, 3, [])
+
+
+def test_after_pause_the_rest_of_the_optimizer_step_is_told_and_then_one_checkpoint_is_written(
+    bench: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up = bench(grid=Grid("examples", every=5, longest=1000), checkpoint_minutes=0)
+    trial = {"batch_size": 16, "epochs": 2}
+    _, unbroken = set_up.run(number=1, **trial)
+    written: list[tuple[str, list[int]]] = []
+    pause = recorder(decide=lambda report: Decision.PAUSE if report.step >= 20 else Decision.CONTINUE)
+
+    move = Path.replace
+
+    def watch(path: Path, target: Path) -> Path:
+        if target.name.startswith("checkpoint-"):
+            written.append((target.name, pause.steps))
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    result, before = set_up.run(pause, number=2, attempt=1, **trial)
+    assert result.ending is Ending.PAUSED
+    assert before.steps == [5, 10, 15, 20, 25, 30]  # the second optimizer step is the first to reach 20, 25 and 30
+    assert written == [("checkpoint-1", [5, 10, 15]), ("checkpoint-2", before.steps)]
+    _, after = set_up.run(number=2, attempt=2, **trial)
+    assert [*before.reports, *after.reports] == unbroken.reports
+
+
+def test_stop_after_pause_within_one_optimizer_step_stops(bench: Any, recorder: Any) -> None:
+    answers = {20: Decision.PAUSE, 25: Decision.STOP}
+    set_up = bench(grid=Grid("examples", every=5, longest=1000), checkpoint_minutes=0)
+    result, told = set_up.run(recorder(decide=lambda r: answers.get(r.step, Decision.CONTINUE)), batch_size=16)
+    assert result.ending is Ending.STOPPED
+    assert told.steps == [5, 10, 15, 20, 25]
+    assert not list(set_up.artifact_dir.rglob("*.safetensors"))
 
 
 def test_pause_in_answer_to_the_last_report_comes_too_late(bench: Any, recorder: Any) -> None:

@@ -234,18 +234,18 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         self._loss_steps += 1
         step = state.global_step
         is_over = step >= self._schedule.optimizer_steps
+        reached = steps_reached(self._grid, self._schedule, step)
 
         if not math.isfinite(loss) and self._is_finite:
             self._is_finite = False  # told once, at once; should it be let go on, the grid will tell the rest
             self._report_divergence(step, loss)
-        elif is_over:
-            self._report((*steps_reached(self._grid, self._schedule, step),), step, is_over=True)
-        elif reached := steps_reached(self._grid, self._schedule, step):
-            self._report(reached, step, is_over=False)
+        elif reached or is_over:
+            self._report(reached, step, is_over=is_over)
 
         if self._decision is Decision.CONTINUE and not is_over:
             self._decision = self._reporter.poll()
-        if self._decision is Decision.PAUSE and not is_over:
+        is_due = bool(reached) and time.monotonic() - self._last_checkpoint_s >= self._checkpoint_s
+        if not is_over and (self._decision is Decision.PAUSE or (self._decision is Decision.CONTINUE and is_due)):
             self._write_checkpoint(step)
         if self._decision is not Decision.CONTINUE:
             control.should_training_stop = True
@@ -262,7 +262,10 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         return AttemptResult(Ending.DONE, artifacts={"best": self._folder.relative(best.path)} if best else {})
 
     def _report(self, reached: tuple[int, ...], optimizer_step: int, *, is_over: bool) -> None:
-        """Evaluate once and tell every step of the grid that this optimizer step is the first to reach."""
+        """Evaluate once and tell every step of the grid that this optimizer step is the first to reach.
+
+        All of them, also after an answer of PAUSE: the checkpoint then written lies behind them. Only STOP cuts short.
+        """
         metrics = self._trainer.score()
         metrics["train_loss"] = self._loss_sum / self._loss_steps
         self._loss_sum, self._loss_steps = 0.0, 0
@@ -272,8 +275,6 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
             if self._decision is Decision.STOP:
                 return
         self._keep_best(metrics[self._spec.study.objective.metric], step=steps[-1], is_over=is_over)
-        if not is_over and time.monotonic() - self._last_checkpoint_s >= self._checkpoint_s:
-            self._write_checkpoint(optimizer_step)
 
     def _report_divergence(self, optimizer_step: int, loss: float) -> None:
         """Tell a loss that is not finite without evaluating: the weights are worth nothing now."""
