@@ -44,12 +44,12 @@ def test_resumed_equals_unbroken(
     pause = recorder(on_poll=lambda n: Decision.PAUSE if n == pause_after else Decision.CONTINUE)
     paused, before = set_up.run(pause, number=2, attempt=1, **trial)
     assert paused.ending is Ending.PAUSED
-    assert paused.artifacts == {"checkpoint": f"trial-0002/attempt-1/checkpoint-{pause_after}"}
+    assert paused.artifacts == {}  # a checkpoint is none: it vanishes
     resumed, after = bench(train_sampling_strategy=strategy, lr_scheduler_type="cosine").run(
         number=2, attempt=2, **trial
     )
     assert resumed.ending is Ending.DONE
-    assert after.facts["resumed_from"] == paused.artifacts["checkpoint"]
+    assert after.facts["resumed_from"] == f"trial-0002/attempt-1/checkpoint-{pause_after}"
     assert [*before.reports, *after.reports] == unbroken.reports
     assert optimizer_steps.learning_rates == rates
     assert batches_seen == batches
@@ -122,8 +122,9 @@ def test_a_trial_without_a_whole_checkpoint_begins_anew(bench: Any, recorder: An
 def test_checkpoints_hold_trained_weights_only(bench: Any, recorder: Any) -> None:
     set_up = bench(method="feature-extraction")
     pause = recorder(on_poll=lambda n: Decision.PAUSE)
-    result, _ = set_up.run(pause)
-    assert (set_up.artifact_dir / result.artifacts["checkpoint"] / "model.safetensors").stat().st_size < 1000
+    set_up.run(pause)
+    (weights,) = set_up.artifact_dir.glob("trial-0007/attempt-1/checkpoint-*/model.safetensors")
+    assert weights.stat().st_size < 1000
 
 
 def test_best_weights_of_an_earlier_attempt_stay(bench: Any, recorder: Any) -> None:

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -221,7 +220,6 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         self._is_finite = True
         self._last_checkpoint_s = time.monotonic()
         self._decision = Decision.CONTINUE
-        self._checkpoint = Path()
         best = folder.best()
         self._best_value = best.value if best else None
 
@@ -256,7 +254,7 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
             self._folder.clear()
             return AttemptResult(Ending.STOPPED)
         if self._decision is Decision.PAUSE and self._trainer.state.global_step < self._schedule.optimizer_steps:
-            return AttemptResult(Ending.PAUSED, artifacts={"checkpoint": self._folder.relative(self._checkpoint)})
+            return AttemptResult(Ending.PAUSED)
         best = self._folder.best()
         self._folder.clear(but=best.path if best else None)
         return AttemptResult(Ending.DONE, artifacts={"best": self._folder.relative(best.path)} if best else {})
@@ -311,7 +309,7 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
 
     def _write_checkpoint(self, optimizer_step: int) -> None:
         progress = Progress(optimizer_step, self._loss_sum, self._loss_steps)
-        self._checkpoint = self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
+        self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
         self._last_checkpoint_s = time.monotonic()
 
 
