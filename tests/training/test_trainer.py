@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 import transformers
 
-from finesweep.errors import ResourcesError
+from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import Decision, Grid
+from finesweep.training.prepare import prepare
 from finesweep.training.smoke import largest_settings, smoke
 from finesweep.training.transformers_trainer import TransformersTrainerFactory
 
@@ -29,6 +31,32 @@ def test_several_gpus_are_refused(make_spec: Any, tmp_path: Path, monkeypatch: p
     factory = TransformersTrainerFactory(spec, Grid("examples", 40, 1000), tmp_path, tmp_path)
     with pytest.raises(ResourcesError, match=r"this process sees 2 GPUs .* CUDA_VISIBLE_DEVICES=0"):
         factory()
+
+
+@pytest.mark.parametrize("changed", ["train.jsonl", "validation.jsonl", "model"])
+def test_a_worker_refuses_data_and_a_model_that_have_changed(
+    make_spec: Any, tmp_path: Path, data_dir: Path, tiny_bert: Path, changed: str
+) -> None:
+    files = {split: str(shutil.copy(data_dir / f"{split}.jsonl", tmp_path)) for split in ("train", "validation")}
+    spec = make_spec(model=shutil.copytree(tiny_bert, tmp_path / "model"), data=files)
+    prepared = prepare(spec, cache_dir=tmp_path / "cache")
+    factory = TransformersTrainerFactory(
+        spec,
+        Grid("examples", 40, 1000),
+        tmp_path,
+        tmp_path / "cache",
+        data_fingerprint=prepared.data_fingerprint,
+        model_fingerprint=prepared.model_fingerprint,
+    )
+    factory()
+    path = tmp_path / (changed if changed != "model" else "model/config.json")
+    content = path.read_text()
+    path.write_text(content.replace("w1", "w2") if changed != "model" else content + "\n")
+    error = ModelError if changed == "model" else DataError
+    with pytest.raises(error, match=rf"{changed}.* has changed since the sweep began .* under another --name\."):
+        factory()
+    path.write_text(content)
+    factory()
 
 
 def test_threads_follow_the_environment(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.methods import apply_method
+from finesweep.training.prepare import prepare
 from finesweep.training.recipe import Shared, SweepTrainer, on_cpu, training_arguments
 from finesweep.training.schedule import plan
 from finesweep.training.tasks import collator, pad_id_of, task_kind
@@ -52,7 +53,7 @@ class SmokeResult:
 def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
     """Load model and data, make a step and an evaluation. Raises DataError, ModelError or ResourcesError."""
     check_devices(spec)
-    shared = load_shared(spec, cache_dir)
+    shared = load_shared(spec, prepare(spec, cache_dir=cache_dir), cache_dir=cache_dir)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             return _try(spec, shared, Path(scratch))

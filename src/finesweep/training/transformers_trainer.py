@@ -14,34 +14,55 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from finesweep.errors import ResourcesError
+from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.sweep import SweepSpec
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
-from finesweep.training.prepare import load_split, prepare
+from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
 
 
 @dataclass(frozen=True)
 class TransformersTrainerFactory:
-    """Picklable: called once in each worker."""
+    """Picklable: called once in each worker.
+
+    With fingerprints, those of the sweep's beginning, a worker refuses data and a model that are others by now: trials
+    before and after would not be comparable.
+    """
 
     spec: SweepSpec
     grid: Grid
     artifact_dir: Path
     cache_dir: Path
+    data_fingerprint: str | None = None
+    model_fingerprint: str | None = None
 
     def __call__(self) -> TransformersTrainer:
         """Load what trials share. Raises ResourcesError, DataError or ModelError."""
         check_devices(self.spec)
         if threads := os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(int(threads))  # torch reads it at import only, which may have been earlier
-        shared = load_shared(self.spec, self.cache_dir)
+        prepared = prepare(self.spec, cache_dir=self.cache_dir)
+        self._check_unchanged(prepared)
+        shared = load_shared(self.spec, prepared, cache_dir=self.cache_dir)
         gc.collect()
         gc.freeze()  # what is here now stays; looking through a million objects after each trial took most of a second
         return TransformersTrainer(self.spec, self.grid, self.artifact_dir, shared)
+
+    def _check_unchanged(self, prepared: Prepared) -> None:
+        if self.data_fingerprint not in (None, prepared.data_fingerprint):
+            raise DataError(
+                f"data: {self.spec.data.train} or {self.spec.data.validation} has changed since the sweep began "
+                f"(fingerprint {self.data_fingerprint}, now {prepared.data_fingerprint}). Restore the file, or begin a "
+                "new sweep under another --name."
+            )
+        if self.model_fingerprint not in (None, prepared.model_fingerprint):
+            raise ModelError(
+                f"model: {self.spec.model} has changed since the sweep began (fingerprint {self.model_fingerprint}, "
+                f"now {prepared.model_fingerprint}). Restore its files, or begin a new sweep under another --name."
+            )
 
 
 class TransformersTrainer:
@@ -56,8 +77,7 @@ class TransformersTrainer:
             forget_trial()
 
 
-def load_shared(spec: SweepSpec, cache_dir: Path) -> Shared:
-    prepared = prepare(spec, cache_dir=cache_dir)
+def load_shared(spec: SweepSpec, prepared: Prepared, *, cache_dir: Path) -> Shared:
     source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     return Shared(
