@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 results_option = click.option(
     "--results",
     metavar="URL",
-    envvar="FINESWEEP_RESULTS",
-    help="Results database: a path, sqlite:///path or postgresql://host/name.  [default: finesweep.db]",
+    help="Results database: a path, sqlite:///path or postgresql://host/name.  "
+    "[default: the sweep's own, FINESWEEP_RESULTS, or finesweep.db here]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 backend_option = click.option(
@@ -130,8 +131,8 @@ def run(
     from finesweep import sweeps
 
     with _view() as view:
-        end = sweeps.run(spec, view=view, results=results, backend=backend, file=file.absolute())
-    return _close(end, sweeps.place_of(spec, results=results).url, results)
+        end = sweeps.run(spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides)
+    return _close(end, sweeps.place_of(spec, results=results).url)
 
 
 @cli.command()
@@ -147,24 +148,28 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool) -> int:
 
     with _view() as view:
         end = sweeps.resume(sweep, view=view, results=results, backend=backend)
-    return _close(end, _results(results).url, results)
+    return _close(end, _results(results).url)
 
 
 @cli.command()
 @click.argument("sweep")
-@click.option("--trials", type=int, required=True, help="The new total, not an addition.")
+@click.option("--trials", type=click.IntRange(min=1), help="The new total, not an addition.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The new total, not an addition.")
 @results_option
-def extend(sweep: str, trials: int, results: str | None) -> None:
-    """Give a finished or running sweep a larger total of trials."""
+def extend(sweep: str, trials: int | None, hours: float | None, results: str | None) -> None:
+    """Give a finished or running sweep a larger total of trials or hours."""
     from finesweep import sweeps
 
-    sweeps.extend(sweep, trials, results=results)
-    if sweeps.is_driven(sweep, url=_results(results).url):
-        click.echo(f"{sweep}: {trials} trials in total from now on.")
+    if trials is None and hours is None:
+        raise click.UsageError("give --trials, --hours or both")
+    sweeps.extend(sweep, trials, hours=hours, results=results)
+    totals = {"trials": trials, "hours": hours}
+    said = " and ".join(f"{total:g} {name}" for name, total in totals.items() if total is not None)
+    url = _results(results).url
+    if sweeps.is_driven(sweep, url=url):
+        click.echo(f"{sweep}: {said} in total from now on.")
     else:
-        click.echo(
-            f"{sweep}: {trials} trials in total. Go on with it: finesweep resume {sweep}{_results_hint(results)}"
-        )
+        click.echo(f"{sweep}: {said} in total. Go on with it: finesweep resume {sweep}{_hint(url)}")
 
 
 @cli.command()
@@ -175,7 +180,8 @@ def stop(sweep: str, results: str | None) -> None:
     from finesweep import sweeps
 
     if sweeps.stop(sweep, results=results):
-        click.echo(f"{sweep}: asked to stop. Go on with it later: finesweep resume {sweep}{_results_hint(results)}")
+        hint = _hint(_results(results).url)
+        click.echo(f"{sweep}: asked to stop. Go on with it later: finesweep resume {sweep}{hint}")
     else:
         click.echo(f"{sweep}: is not running.")
 
@@ -262,8 +268,9 @@ def compare(
         return
     from finesweep.export.table_file import export_table
 
-    export_table(comparison.trials if top is None else comparison.trials.head(top), output, force=force)
-    click.echo(f"{output}: {len(comparison.trials)} trials.")
+    trials = comparison.trials if top is None else comparison.trials.head(top)
+    export_table(trials, output, force=force)
+    click.echo(f"{output}: {len(trials)} trials.")
 
 
 @cli.command()
@@ -308,11 +315,19 @@ def _view() -> Any:
 def _results(results: str | None) -> Results:
     from finesweep.results.frames import open_results
 
-    return open_results(results)
+    return open_results(results or os.environ.get("FINESWEEP_RESULTS"))
 
 
-def _results_hint(results: str | None) -> str:
-    return f" --results {results}" if results else ""
+def _hint(url: str) -> str:
+    """Give the --results that a command needs to find this database; nothing where it is found without."""
+    from finesweep.results.url import redacted, resolve_url, sqlite_path
+
+    if url == resolve_url(os.environ.get("FINESWEEP_RESULTS"), folder=Path.cwd()):
+        return ""
+    path = sqlite_path(url)
+    if path is None:
+        return f" --results {redacted(url)}"
+    return f" --results {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"
 
 
 def _trial_name(text: str) -> tuple[str, int]:
@@ -342,18 +357,23 @@ def _fault_row(fault: Any) -> dict[str, Any]:
     return {"file": fault.file, "line": fault.line, "key": fault.key, "message": fault.message}
 
 
-def _close(end: SweepEnd, url: str, results: str | None) -> int:
+def _close(end: SweepEnd, url: str) -> int:
     """Show how a sweep ended and say what to do next."""
+    from finesweep.driver import HOURS
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
+    from finesweep.results.url import redacted
     from finesweep.views.tables import leaderboard
 
     known = open_results(url)
     _print_tables([leaderboard(known, end.name, top=20)], as_json=False)
-    hint = _results_hint(results)
+    hint = _hint(url)
     if end.reason:
         _say(f"{end.name}: {end.reason}.")
-    if end.state is SweepState.INTERRUPTED:
+    if end.reason == HOURS:
+        waiting = f" {end.n_unfinished} trials wait to go on." if end.n_unfinished else ""
+        _say(f"For more:{waiting} finesweep extend {end.name} --hours H{hint}, then finesweep resume {end.name}{hint}")
+    elif end.state is SweepState.INTERRUPTED:
         waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
         _say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")
         return 130
@@ -367,7 +387,7 @@ def _close(end: SweepEnd, url: str, results: str | None) -> int:
         f"    finesweep compare {end.name}{hint}\n"
         f"    finesweep export {end.name} --to json{hint}\n"
         f"    finesweep extend {end.name} --trials N{hint}\n"
-        f"    optuna-dashboard {url}\n"
+        f"    optuna-dashboard {redacted(url)}\n"
     )
     return 0
 
@@ -383,44 +403,51 @@ def _check_inputs(spec: SweepSpec) -> None:
 
 
 def _smoke(spec: SweepSpec) -> None:
+    from finesweep import sweeps
     from finesweep.forecast import forecast
-    from finesweep.sweeps import cache_dir
-    from finesweep.training.smoke import smoke
+    from finesweep.views.live import PlainView
 
-    result = smoke(spec, cache_dir=cache_dir())
+    slots = sweeps.slots_here(spec, PlainView(_say))
+    if slots is not None:
+        sweeps.show_one_device(slots)
+    from finesweep.training.smoke import smoke  # imports torch, which must see one device
+
+    result = smoke(spec, cache_dir=sweeps.cache_dir())
     _say(
         f"one step on {result.device}: {result.method}, batch size {result.batch_size} "
         f"({result.device_batch_size} at a time) of {result.max_length} tokens, "
         f"{result.n_trainable:,} of {result.n_parameters:,} parameters trained"
     )
-    for line in forecast(spec, result):
+    for line in forecast(spec, result, slots):
         _say(line)
 
 
 def _detach(arguments: list[str], spec: SweepSpec, results: str | None) -> int:
     """Start a driver of its own session, and wait until it drives the sweep or has said why not."""
     from finesweep.layout import driver_log_path
-    from finesweep.sweeps import is_driven, place_of
+    from finesweep.sweeps import driver_pid, make_folder, place_of
 
     place = place_of(spec, results=results)
     log = driver_log_path(place.artifact_dir)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "finesweep", *arguments, f"--results={place.url}"]
+    make_folder(log.parent)
+    command = [sys.executable, "-m", "finesweep", *arguments]
+    if results is not None:
+        command.append(f"--results={results}")
     if arguments[0] == "run":
         command.append(f"--name={spec.name}")
-    with log.open("a", encoding="utf-8") as file:
+    with log.open("ab") as file:
         began_at = file.tell()
         driver = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, close_fds=True
         )
     while driver.poll() is None:
         try:
-            if is_driven(spec.name, url=place.url):
+            if driver_pid(spec.name, url=place.url) == driver.pid:
                 click.echo(f"{spec.name} runs in the background, process {driver.pid}; log: {log}")
-                click.echo(f"See how it is:  finesweep status {spec.name}{_results_hint(results)}")
+                click.echo(f"See how it is:  finesweep status {spec.name}{_hint(place.url)}")
                 return 0
         except FinesweepError:
             pass  # not in the database yet
         time.sleep(0.2)
-    _say(log.read_text(encoding="utf-8")[began_at:].rstrip())
+    _say(log.read_bytes()[began_at:].decode(errors="replace").rstrip())
     return driver.returncode

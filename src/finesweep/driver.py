@@ -27,7 +27,9 @@ RENEW_EVERY_S = 10.0  # the lease, well within its term, and the hours charged
 
 CTRL_C = "stopped by Ctrl-C"
 TERMINATED = "stopped by SIGTERM"
+HUNG_UP = "stopped because the terminal went away"
 BY_REQUEST = "stopped by `finesweep stop`"
+STOPS = (CTRL_C, TERMINATED, HUNG_UP, BY_REQUEST)
 HOURS = "budget.hours are used up"
 
 
@@ -55,7 +57,6 @@ class SweepEnd:
     state: SweepState
     reason: str | None  # why it ended before its budget of trials was used up
     n_unfinished: int  # trials that wait to be resumed
-    interrupted: bool  # by a signal
 
 
 class Driver:
@@ -80,6 +81,7 @@ class Driver:
         self._listeners: tuple[Listener, ...] = (*listeners, view)
         self._unmirrored = False
         self._signal: str | None = None
+        self._is_stopping = False
         self.broker = make_broker(self._hear)
         self._mirror = OptunaMirror(writer.url, self.broker.study)
         self._looked_s = self._renewed_s = self._began_s = clock()
@@ -101,20 +103,20 @@ class Driver:
                 self._view.say(
                     f"All {self._n_trials} trials are done. More of them: finesweep extend {name} --trials N"
                 )
+            self._writer.renew(name)  # raises if another driver has taken over: then nothing more is written
+            self._mirror.complete()
             end = self._end_state()
         finally:
-            self._mirror.complete()
             self._mirror.close()
             self._charge()
             self._writer.set_state(name, end)
-        return SweepEnd(name, end, self.broker.halted, self._n_unfinished(), self._signal is not None)
+        return SweepEnd(name, end, self.broker.halted or self.broker.used_up, self.broker.n_unfinished)
 
     def tick(self) -> None:
         """Do what must be done now and then. Cheap when nothing is due."""
         now_s = self._clock()
-        if self._signal is not None and not self.broker.halted:
-            self.broker.halt(self._signal, pause=True)
-            self._view.say("Stopping: running trials write a checkpoint. Ctrl-C again to stop at once.")
+        if self._signal is not None:
+            self._stop(self._signal, "Stopping: running trials write a checkpoint. Ctrl-C again to stop at once.")
         if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
             self._look()
@@ -135,38 +137,39 @@ class Driver:
             self._n_trials = standing.budget_trials
             self.broker.extend(self._n_trials)
             self._view.set_total(self._n_trials)
-        if standing.stop_requested and not self.broker.halted:
-            self.broker.halt(BY_REQUEST, pause=True)
-            self._view.say("Stopping as asked: running trials write a checkpoint.")
-        hours = self._spec.budget.hours
+        if standing.stop_requested:
+            self._stop(BY_REQUEST, "Stopping as asked: running trials write a checkpoint.")
+        hours = standing.budget_hours
         used_s = self._used_before_s + self._clock() - self._began_s
         if hours is not None and used_s >= hours * 3600 and not self.broker.halted:
             self.broker.halt(HOURS, pause=self._spec.budget.at_end == "interrupt")
             self._view.say(f"The {hours:g} hours of the budget are over: no further trials are begun.")
         if self._unmirrored:
             self._unmirrored = False
+            self._writer.renew(self._spec.name)
             self._mirror.follow()
+
+    def _stop(self, reason: str, text: str) -> None:
+        """Have the running trials pause, once; also when the hours are over and they were to finish."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self.broker.halt(reason, pause=True)
+            self._view.say(text)
 
     def _charge(self) -> None:
         now_s = self._clock()
         self._writer.add_seconds(self._spec.name, now_s - self._renewed_s)
         self._renewed_s = now_s
 
-    def _n_unfinished(self) -> int:
-        return sum(not trial.state.is_finished() for trial in self.broker.study.get_trials(deepcopy=False))
-
     def _end_state(self) -> SweepState:
-        trials = self.broker.study.get_trials(deepcopy=False)
-        if self._n_unfinished() or self.broker.halted in (CTRL_C, TERMINATED, BY_REQUEST):
+        if self.broker.n_unfinished or self.broker.halted in STOPS:
             return SweepState.INTERRUPTED
-        if trials and all(trial.state.name == "FAIL" for trial in trials):
-            return SweepState.FAILED
-        return SweepState.FINISHED
+        return SweepState.FAILED if self.broker.all_failed else SweepState.FINISHED
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Take the first SIGINT or SIGTERM as a request to stop; a second one stops at once."""
-        reasons = {signal.SIGINT: CTRL_C, signal.SIGTERM: TERMINATED}
+        """Take the first of these signals as a request to stop; a second one stops at once."""
+        reasons = {signal.SIGINT: CTRL_C, signal.SIGTERM: TERMINATED, signal.SIGHUP: HUNG_UP}
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self._signal is not None:

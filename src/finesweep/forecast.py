@@ -1,10 +1,10 @@
-"""What a sweep may cost, from one measured step: an upper bound, since pruning only lowers it."""
+"""What a sweep may cost without pruning, estimated from one measured step."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from finesweep.scheduling.slots import find_gpus, n_cores, plan_slots
+from finesweep.scheduling.slots import Slots
 from finesweep.spec.grid import largest, plan_grid
 from finesweep.spec.sweep import SweepSpec
 
@@ -24,8 +24,12 @@ class Measured(Protocol):
     def peak_memory_gib(self) -> float: ...
 
 
-def forecast(spec: SweepSpec, measured: Measured) -> list[str]:
-    """Say in lines what trial and sweep take at the most: memory, time, and device-hours."""
+def forecast(spec: SweepSpec, measured: Measured, slots: Slots | None) -> list[str]:
+    """Say in lines what trial and sweep may take without pruning: memory, time, and device-hours.
+
+    Rows were filled to `max_length` when it was measured, which makes it high; small batches and slots that share a
+    device's power make it low. `slots` is None on a cluster.
+    """
     grid = plan_grid(spec, n_train_rows=measured.n_train_rows)
     examples = largest(spec, "epochs") * measured.n_train_rows
     n_reports = 100 / grid.every if grid.unit == "progress" else examples / grid.every
@@ -33,14 +37,12 @@ def forecast(spec: SweepSpec, measured: Measured) -> list[str]:
         (n_reports + 1) * measured.n_validation_rows * measured.eval_s_per_example
     )
     lines = [f"memory: {measured.peak_memory_gib:.2f} GiB", f"longest trial: {_time(trial_s)}"]
-    if spec.resources.address is not None:
-        return [*lines, f"whole sweep: at most {spec.budget.trials * trial_s / 3600:.2f} slot-hours"]
-    gpus = () if spec.resources.devices == "cpu" else find_gpus()
-    slots = plan_slots(spec.resources, gpus=gpus, n_cpus=n_cores(), visible=None)
     total_s = spec.budget.trials * trial_s
-    lines.append(f"whole sweep: at most {_time(total_s / slots.n_slots)} on {slots.n_slots} slots, without pruning")
+    if slots is None:
+        return [*lines, f"whole sweep: about {total_s / 3600:.2f} slot-hours without pruning"]
+    lines.append(f"whole sweep: about {_time(total_s / slots.n_slots)} on {slots.n_slots} slots, without pruning")
     if slots.devices:
-        lines.append(f"GPU-hours: at most {total_s * slots.gpus_per_trial / 3600:.2f}")
+        lines.append(f"GPU-hours: about {total_s * slots.gpus_per_trial / 3600:.2f}")
     return lines
 
 

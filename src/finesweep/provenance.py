@@ -5,8 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,13 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def gather_provenance(*, devices: Mapping[str, Any], data: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """Describe the surroundings of a sweep. `file` is the sweep file, whose repository's commit is noted."""
+def gather_provenance(
+    *, devices: Mapping[str, Any], data: Mapping[str, Any], file: Path | None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Describe the surroundings of a sweep. `file` is the sweep file, whose repository's commit is noted.
+
+    `overrides` are those of --set. The command line itself is not kept: it may hold a password.
+    """
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "host": socket.gethostname(),
@@ -25,7 +29,7 @@ def gather_provenance(*, devices: Mapping[str, Any], data: Mapping[str, Any], fi
         "devices": dict(devices),
         "git": _git(file.parent) if file is not None else None,
         "file": str(file) if file is not None else None,
-        "command": sys.argv[:],
+        "overrides": list(overrides),
         **data,
     }
 

@@ -24,7 +24,7 @@ class Retention:
     ) -> None:
         """Begin with the best trial so far and its value; `removed` is told the number of a trial without files."""
         self._keep = spec.artifacts.keep
-        self._sign = 1 if spec.study.objective.direction == "maximize" else -1
+        self._rank = spec.study.objective.rank
         self._artifact_dir = artifact_dir
         self._incumbent = incumbent
         self._removed = removed
@@ -48,7 +48,7 @@ class Retention:
         if event.state is not TrialState.COMPLETE or event.value is None or self._keep == "none":
             self._unwanted.add(event.number)
             return
-        is_best = self._incumbent is None or self._sign * event.value > self._sign * self._incumbent[1]
+        is_best = self._incumbent is None or self._rank(event.number, event.value) < self._rank(*self._incumbent)
         loser = (self._incumbent[0] if self._incumbent else None) if is_best else event.number
         if is_best:
             self._incumbent = (event.number, event.value)

@@ -6,13 +6,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from finesweep.driver import Driver, SweepEnd, View
-from finesweep.errors import SweepNameError
+from finesweep.errors import DataError, ResultsError, SweepNameError
 from finesweep.events import Grid, Listener, SweepHistory, TrialState
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
@@ -21,9 +23,9 @@ from finesweep.results.url import artifacts_dir, resolve_url
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.retention import Retention
 from finesweep.scheduling.backend import Backend
-from finesweep.scheduling.slots import Slots, find_gpus, n_cores, plan_slots
+from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
 from finesweep.search.broker import TrialBroker
-from finesweep.search.mirror import delete_study
+from finesweep.search.mirror import delete_study, holds_study
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.sweep import SweepSpec
@@ -61,13 +63,14 @@ def run(
     results: str | None = None,
     backend: BackendName = "ray",
     file: Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> SweepEnd:
     """Begin a sweep and drive it to its end.
 
     Args:
         view: who watches; None: lines on stderr.
         results: path or URL of the database; None: the sweep's own, FINESWEEP_RESULTS, or finesweep.db here.
-        file: the sweep file, for the record.
+        file: the sweep file, and `overrides` what was set on top of it, for the record.
 
     Raises:
         SweepNameError: the database already holds a sweep of this name.
@@ -75,7 +78,8 @@ def run(
     """
     view = view or _lines()
     place = place_of(spec, results=results)
-    slots = _slots(spec, view)
+    slots = slots_here(spec, view)
+    make_folder(place.artifact_dir)
     with open_writer(place.url) as writer:
         _refuse_known(writer, spec)
         prepared = _prepare(spec, view)
@@ -92,9 +96,10 @@ def run(
                 "artifact_dir": str(place.artifact_dir),
             },
             file=file,
+            overrides=overrides,
         )
         writer.create_sweep(spec, grid=grid, provenance=provenance)
-        return _drive(spec, place, grid, slots, writer=writer, view=view, backend=backend)
+        return _drive(spec, place, grid, slots, provenance=provenance, writer=writer, view=view, backend=backend)
 
 
 def resume(
@@ -112,16 +117,17 @@ def resume(
     spec = known.spec(name)
     provenance = known.provenance(name)
     place = Place(url, Path(provenance["artifact_dir"]))
-    slots = _slots(spec, view)
+    slots = slots_here(spec, view)
     with open_writer(url) as writer:
-        _prepare(spec, view)
-        return _drive(spec, place, writer.grid(name), slots, writer=writer, view=view, backend=backend)
+        _refuse_changed(_prepare(spec, view), provenance)
+        grid = writer.grid(name)
+        return _drive(spec, place, grid, slots, provenance=provenance, writer=writer, view=view, backend=backend)
 
 
-def extend(name: str, trials: int, *, results: str | None = None) -> None:
-    """Set a larger total of trials; a sweep that runs takes it up at once, another one when it is resumed."""
+def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
+    """Set a larger total of trials or hours; a sweep that runs takes it up at once, another one when it is resumed."""
     with open_writer(_existing(_url(results))) as writer:
-        writer.extend(name, trials)
+        writer.extend(name, trials=trials, hours=hours)
 
 
 def stop(name: str, *, results: str | None = None) -> bool:
@@ -145,11 +151,17 @@ def delete(name: str, *, results: str | None = None) -> None:
 
 def is_driven(name: str, *, url: str) -> bool:
     """Tell whether a live process drives the sweep. Raises SweepNameError for an unknown one."""
+    return driver_pid(name, url=url) is not None
+
+
+def driver_pid(name: str, *, url: str) -> int | None:
+    """Tell the process that drives the sweep, if it is alive. Raises SweepNameError for an unknown sweep."""
     sweeps = open_results(url).sweeps()
     found = sweeps[sweeps["sweep"] == name]
     if found.empty:
         raise SweepNameError(f"sweep {name!r} is not in the database. Known: {', '.join(sweeps['sweep']) or 'none'}.")
-    return bool(found["driver"].notna().iloc[0])
+    driver = found["driver"].iloc[0]
+    return None if pd.isna(driver) else int(driver.split()[-1])
 
 
 # --- putting a drive together ------------------------------------------------------------------------------------
@@ -161,6 +173,7 @@ def _drive(
     grid: Grid,
     slots: Slots | None,
     *,
+    provenance: Mapping[str, Any],
     writer: ResultsWriter,
     view: View,
     backend: BackendName,
@@ -168,7 +181,7 @@ def _drive(
     name = spec.name
     writer.acquire(name, Holder.this_process())
     try:
-        place.artifact_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(place.artifact_dir)
         history = writer.history(name)
         n_trials = writer.standing(name).budget_trials
         view.begin(spec.study.objective, n_trials, history)
@@ -193,15 +206,32 @@ def _drive(
             )
 
         driver = Driver(spec, writer=writer, make_broker=make_broker, listeners=[retention], view=view)
-        return driver.drive(_backend(backend, spec, place, grid, slots))
+        return driver.drive(_backend(backend, spec, place, grid, slots, provenance=provenance))
     finally:
         writer.release(name)
 
 
-def _backend(name: BackendName, spec: SweepSpec, place: Place, grid: Grid, slots: Slots | None) -> Backend:
+def _backend(
+    name: BackendName,
+    spec: SweepSpec,
+    place: Place,
+    grid: Grid,
+    slots: Slots | None,
+    *,
+    provenance: Mapping[str, Any],
+) -> Backend:
+    if name == "inline" and slots is not None:
+        show_one_device(slots)
     from finesweep.training.transformers_trainer import TransformersTrainerFactory  # heavy
 
-    factory: TrainerFactory = TransformersTrainerFactory(spec, grid, place.artifact_dir, cache_dir())
+    factory: TrainerFactory = TransformersTrainerFactory(
+        spec,
+        grid,
+        place.artifact_dir,
+        cache_dir(),
+        data_fingerprint=provenance["data_fingerprint"],
+        model_fingerprint=provenance["model_fingerprint"],
+    )
     if name == "inline":
         from finesweep.scheduling.inline import InlineBackend
 
@@ -211,7 +241,7 @@ def _backend(name: BackendName, spec: SweepSpec, place: Place, grid: Grid, slots
     return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir)
 
 
-def _slots(spec: SweepSpec, view: View) -> Slots | None:
+def slots_here(spec: SweepSpec, view: View) -> Slots | None:
     """Divide this box; None on a cluster, which is divided once it is connected to."""
     if spec.resources.address is not None:
         return None
@@ -244,20 +274,49 @@ def _lines() -> View:
     return PlainView(lambda line: print(line, file=sys.stderr))  # noqa: T201  # a notebook's view
 
 
+def _refuse_changed(prepared: Any, provenance: Mapping[str, Any]) -> None:  # Any: see _prepare
+    """Raise DataError if data or model are not those that the sweep began with."""
+    for what in ("data", "model"):
+        if getattr(prepared, f"{what}_fingerprint") != provenance[f"{what}_fingerprint"]:
+            raise DataError(
+                f"the {what} has changed since the sweep began: its trials could not be compared any more. "
+                f"Restore the {what}, or run the sweep file again under another --name."
+            )
+
+
+def show_one_device(slots: Slots) -> None:
+    """Let this process see one GPU, as a worker would. To be called before torch is imported."""
+    if slots.devices:
+        os.environ.update(device_environment(slots, only_first=True))
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(
+            f"artifacts.folder: {path} cannot be made ({error.strerror}). Name a folder that can be written."
+        ) from error
+
+
 def _incumbent(spec: SweepSpec, history: SweepHistory) -> tuple[int, float] | None:
     complete = [
         (trial.number, trial.value)
         for trial in history.trials
         if trial.state is TrialState.COMPLETE and trial.value is not None and trial.reused_from is None
     ]
-    better = max if spec.study.objective.direction == "maximize" else min
-    return better(complete, key=lambda pair: pair[1]) if complete else None
+    return min(complete, key=lambda pair: spec.study.objective.rank(*pair), default=None)
 
 
 def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:
     """Raise SweepNameError if the sweep is in the database, saying what to do about it."""
     results = open_results(writer.url)
     if spec.name not in list(results.sweeps()["sweep"]):
+        if holds_study(writer.url, spec.name):
+            raise SweepNameError(
+                f"Optuna's tables in this database already hold a study named {spec.name!r} that is no sweep of ours. "
+                "Give this one another name: --name NAME."
+            )
         return
     differing = _differences(results.spec(spec.name).model_dump(mode="json"), spec.model_dump(mode="json"))
     if not differing:
@@ -272,9 +331,11 @@ def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:
 
 
 def _differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """List the key paths at which two specs differ; the budget's totals are no difference."""
+    """List the key paths at which two specs differ; totals, which can be extended, are no difference."""
+    if path in ("budget.trials", "budget.hours"):
+        return []
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = sorted({*one, *other} - ({"budget"} if not path else set()))
+        keys = sorted({*one, *other})
         return [
             found
             for key in keys

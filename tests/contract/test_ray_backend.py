@@ -32,7 +32,7 @@ from finesweep.trainer import Reporter
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-CLEAN_UP_S = 3.0  # longer than Tune gives a function trainable to end, which is 2 s
+CLEAN_UP_S = 5.0  # longer than Tune gives a function trainable to end, which is 2 s
 MakeSweep = Callable[..., StoredSweep]
 
 

@@ -106,7 +106,7 @@ def test_check_loads_and_tries_a_step(workplace: Workplace) -> None:
     checked = workplace.say("check", "sweep.yaml", "--smoke")
     assert "240 training and 60 validation rows" in checked.stderr
     assert "batch size 16" in checked.stderr
-    assert "whole sweep: at most" in checked.stderr
+    assert "whole sweep: about" in checked.stderr
     bad = workplace.say("check", "sweep.yaml", "--load", "--set", "data.label=queue", code=2)
     assert "queue" in bad.stderr and "label" in bad.stderr
 

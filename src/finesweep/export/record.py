@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         facts=worker.facts,
         artifacts=worker.artifacts,
         provenance=provenance,
-        command=_command(spec, trial, provenance.get("file")),
+        command=_command(spec, trial, provenance.get("file"), provenance.get("overrides", ())),
     )
 
 
@@ -89,8 +89,8 @@ def _complete_trial(results: Results, sweep: str, number: int | None) -> TrialRe
     return trial
 
 
-def _command(spec: SweepSpec, trial: TrialResult, file: str | None) -> str | None:
-    """Write the command that runs a sweep of just this trial."""
+def _command(spec: SweepSpec, trial: TrialResult, file: str | None, earlier: Sequence[str]) -> str | None:
+    """Write the command that runs a sweep of just this trial; `earlier` are the overrides of the sweep's own run."""
     if file is None:
         return None
     parameters = spec.study.parameters
@@ -101,6 +101,7 @@ def _command(spec: SweepSpec, trial: TrialResult, file: str | None) -> str | Non
     }
     overrides = {"start_with": json.dumps([given]), "try_defaults": "false", "budget.trials": "1"}
     words = ["finesweep", "run", file, "--name", f"{spec.name}-{trial.number}"]
+    words += [word for text in earlier for word in ("--set", text)]
     for key, value in overrides.items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)

@@ -37,6 +37,7 @@ class Standing:
 
     state: SweepState
     budget_trials: int
+    budget_hours: float | None
     seconds_used: float
     stop_requested: bool
 
@@ -103,17 +104,22 @@ class ResultsWriter:
                 )
             )
 
-    def extend(self, name: str, trials: int) -> None:
-        """Set the total of trials, which may only grow. Raises ResultsError if it would not."""
+    def extend(self, name: str, *, trials: int | None = None, hours: float | None = None) -> None:
+        """Set larger totals. Raises ResultsError if one would not grow."""
         with self._sweep(name) as (connection, row):
-            if trials <= row.budget_trials:
-                raise ResultsError(
-                    f"budget.trials: {trials} must be above the {row.budget_trials} that sweep {name!r} already has; "
-                    "it is the total, not an addition."
-                )
+            before = row.spec["budget"]
+            asked = {key: total for key, total in {"trials": trials, "hours": hours}.items() if total is not None}
+            for key, total in asked.items():
+                if before[key] is None or total <= before[key]:
+                    has = "no limit" if before[key] is None else f"{before[key]:g}"
+                    raise ResultsError(
+                        f"budget.{key}: {total:g} must be above what sweep {name!r} already has ({has}); "
+                        "it is the total, not an addition."
+                    )
+            budget = {**before, **asked}
             state = SweepState.INTERRUPTED if row.state == SweepState.FINISHED else row.state
-            budget = {**row.spec["budget"], "trials": trials}
-            _update(connection, row, budget_trials=trials, spec={**row.spec, "budget": budget}, state=state)
+            spec = {**row.spec, "budget": budget}
+            _update(connection, row, budget_trials=budget["trials"], spec=spec, state=state)
 
     def set_state(self, name: str, state: SweepState) -> None:
         """Say where the sweep stands."""
@@ -129,7 +135,11 @@ class ResultsWriter:
         """Read what others may change while a driver runs."""
         with self._sweep(name) as (_, row):
             return Standing(
-                SweepState(row.state), row.budget_trials, row.seconds_used, row.stop_requested_at is not None
+                state=SweepState(row.state),
+                budget_trials=row.budget_trials,
+                budget_hours=row.spec["budget"]["hours"],
+                seconds_used=row.seconds_used,
+                stop_requested=row.stop_requested_at is not None,
             )
 
     def request_stop(self, name: str) -> None:

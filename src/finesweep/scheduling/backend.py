@@ -59,7 +59,7 @@ def _failed(error: BaseException) -> AttemptResult:
 
 
 class StrictReporter:
-    """Holds a trainer to the contract, and gives the same answer once it was told to stop or pause."""
+    """Holds a trainer to the contract. After STOP nothing more is told; after PAUSE what is left to report still is."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -77,7 +77,7 @@ class StrictReporter:
             raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
         metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
         self._last_step = report.step
-        if self._decision is Decision.CONTINUE:
+        if self._decision is not Decision.STOP:
             checked = Report(
                 step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
             )

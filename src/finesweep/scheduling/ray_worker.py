@@ -116,6 +116,7 @@ class _Mailbox:
         self._said: queue.Queue[Message] = queue.Queue()
         self._answers: queue.Queue[Decision] = queue.Queue()
         self._standing = Decision.CONTINUE  # the driver's last word between reports
+        self._is_closed = False
 
     # the trainer's side
 
@@ -123,8 +124,8 @@ class _Mailbox:
         self.say(dict(facts))
 
     def report(self, report: Report) -> Decision:
-        if self._standing is Decision.STOP:
-            return Decision.STOP
+        if self._is_closed:
+            return Decision.PAUSE
         self.say(report)
         return self._answers.get()
 
@@ -153,9 +154,13 @@ class _Mailbox:
         self._standing = decision
 
     def close(self) -> None:
-        """Have the trainer stop: nobody listens any more."""
-        self._standing = Decision.STOP
-        self._answers.put(Decision.STOP)
+        """Have the trainer return with its checkpoint written: nobody listens any more.
+
+        Never STOP, which removes a trial's files: this worker may be one whose driver has died.
+        """
+        self._is_closed = True
+        self._standing = Decision.PAUSE
+        self._answers.put(Decision.PAUSE)
 
 
 def _worker_facts() -> Facts:

@@ -115,11 +115,12 @@ def find_gpus() -> tuple[Gpu, ...]:
     return tuple(_parse(line) for line in answer.splitlines() if line.strip())
 
 
-def device_environment(slots: Slots) -> Mapping[str, str]:
+def device_environment(slots: Slots, *, only_first: bool = False) -> Mapping[str, str]:
     """Tell CUDA to show just the chosen devices, counted as nvidia-smi counts them."""
+    devices = slots.devices[:1] if only_first else slots.devices
     return {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in slots.devices),
+        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in devices),
     }
 
 

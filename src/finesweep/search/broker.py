@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 import optuna
@@ -45,7 +46,7 @@ from finesweep.events import (
 )
 from finesweep.search.pruners import make_pruner
 from finesweep.search.records import frozen_trial, is_diverged, told_value
-from finesweep.search.samplers import make_chance, make_sampler
+from finesweep.search.samplers import make_chance, make_sampler, sampler_seed
 from finesweep.search.space import grid_values, list_configurations, stored_parameters, suggest_configuration
 from finesweep.spec.study import StudySpec
 
@@ -53,6 +54,8 @@ from finesweep.spec.study import StudySpec
 REPEATS_BEFORE_HELP = 5
 # In a space too large to list, this many repeats in a row, all but the first few drawn at random, mean its end.
 REPEATS_BEFORE_END = 100
+
+SEEDS = "finesweep:sampler_seeds"  # number of trials there were -> the sampler's seed from then on
 
 RUNG = "rung"
 DIVERGED = "diverged"
@@ -226,9 +229,21 @@ class TrialBroker:
         return self._used_up
 
     @property
+    def n_unfinished(self) -> int:
+        """Count the trials without an outcome."""
+        return len(self._live)
+
+    @property
+    def all_failed(self) -> bool:
+        """Tell whether there are trials, and every one of them has failed."""
+        states = {trial.state for trial in self.study.get_trials(deepcopy=False)}
+        return states == {OptunaState.FAIL}
+
+    @property
     def has_work(self) -> bool:
         """Tell whether there is a trial to run: one that waits to go on, or one more within the budget."""
-        return self._halt_reason is None and (bool(self._queue) or self._n_charged < self._n_trials)
+        may_ask = self._n_charged < self._n_trials and self._used_up is None
+        return self._halt_reason is None and (bool(self._queue) or may_ask)
 
     def halt(self, reason: str, *, pause: bool) -> None:
         """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
@@ -463,6 +478,7 @@ class TrialBroker:
     def _restore(self, history: SweepHistory) -> None:
         for key, value in history.study_attributes.items():
             self._storage.set_study_system_attr(self._study_id, key, value)
+        self._note_seed(history)
         reports = {record.number: record.reports for record in history.trials}
         waiting = [
             record
@@ -484,6 +500,17 @@ class TrialBroker:
                 self._queue.append(record.number)
         for record in waiting:
             self._rejoin(record)
+        self._repeats = len(list(takewhile(lambda record: record.reused_from is not None, reversed(history.trials))))
+        if self._repeats >= REPEATS_BEFORE_HELP and self._n_charged < self._n_trials:
+            self._next_unseen()  # notes whether the space is used up
+            self._unseen = None
+
+    def _note_seed(self, history: SweepHistory) -> None:
+        """Keep with the study which seed the sampler has from which trial on."""
+        n_trials = len(history.trials)
+        seeds = dict(history.study_attributes.get(SEEDS, {}))
+        seeds[str(n_trials)] = sampler_seed(self._spec.sampler.seed, n_trials)
+        self._storage.set_study_system_attr(self._study_id, SEEDS, seeds)
 
     def _revived(self, record: TrialRecord) -> _Live:
         metric = self._spec.objective.metric

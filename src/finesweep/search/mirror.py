@@ -6,19 +6,43 @@ ends. Inserting a finished trial whole costs a quarter of writing it as it grows
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 
 from finesweep.errors import ResultsError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _translated(method: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(method)
+    def guarded(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*arguments, **options)
+        except (StorageInternalError, SQLAlchemyError) as error:
+            said = " ".join(str(error.__cause__ or error).split())[:200]
+            raise ResultsError(
+                f"Optuna's tables cannot be written: {said}. Nothing is lost: `finesweep resume` completes them."
+            ) from error
+
+    return guarded
+
 
 class OptunaMirror:
-    """Copies a study's trials into an RDB, in the order of their numbers."""
+    """Copies a study's trials into an RDB, in the order of their numbers. Its failures are ResultsErrors."""
 
+    @_translated
     def __init__(self, url: str, study: Study) -> None:
         self._study = study
         self._storage = _open_storage(url)
@@ -39,6 +63,7 @@ class OptunaMirror:
                 f"{study.study_name} --storage URL."
             )
 
+    @_translated
     def follow(self) -> None:
         """Copy the finished trials before which none is unfinished."""
         self._update_unfinished()
@@ -46,6 +71,7 @@ class OptunaMirror:
         while self._n_copied < len(trials) and trials[self._n_copied].state.is_finished():
             self._insert(trials[self._n_copied])
 
+    @_translated
     def complete(self) -> None:
         """Copy everything, trials that are to be resumed as RUNNING."""
         self._update_unfinished()
@@ -83,6 +109,16 @@ class OptunaMirror:
         for key, item in trial.system_attrs.items():
             if stored.system_attrs.get(key) != item:
                 self._storage.set_trial_system_attr(trial_id, key, item)
+
+
+def holds_study(url: str, name: str) -> bool:
+    """Tell whether Optuna's tables hold a study of this name."""
+    storage = _open_storage(url)
+    try:
+        return any(study.study_name == name for study in storage.get_all_studies())
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def delete_study(url: str, name: str) -> None:

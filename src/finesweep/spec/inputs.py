@@ -74,8 +74,10 @@ def resolve_results(text: str, folder: Path) -> str:
 
 
 def resolve_folder(text: str, folder: Path) -> str:
-    """Return an absolute path, which need not exist; leave a URI as it is."""
-    return text if _URL.match(text) else str(_absolute(text, folder))
+    """Return an absolute path, which need not exist. Raise InputProblem for a URI: only folders are built yet."""
+    if _URL.match(text):
+        raise InputProblem(f"{show(text)} is a URI; artifacts are written to folders. Name a local or shared one.")
+    return str(_absolute(text, folder))
 
 
 def _absolute(text: str, folder: Path) -> Path:

@@ -328,7 +328,10 @@ def _resources_faults(draft: Draft) -> Iterator[Finding]:
         )
         yield Finding(at, message)
     devices = draft.resources.devices
-    if isinstance(devices, tuple):
+    if isinstance(devices, tuple) and draft.resources.address is not None:
+        message = "devices are numbers of this box, but the trials run on the cluster at `address`. Use auto or cpu."
+        yield Finding(("resources", "devices"), message)
+    elif isinstance(devices, tuple):
         if not devices:
             yield Finding(("resources", "devices"), "the list of devices is empty. Use auto, cpu, or numbers of GPUs.")
         for index, device in enumerate(devices):

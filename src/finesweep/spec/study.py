@@ -20,6 +20,16 @@ class Objective(Model):
     direction: MetricDirection
     value: Literal["best", "last"] = "best"
 
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Tell whether a value is strictly better than another, or the first there is."""
+        if than is None:
+            return True
+        return value > than if self.direction == "maximize" else value < than
+
+    def rank(self, number: int, value: float) -> tuple[float, int]:
+        """Give a key that sorts trials from best to worst; of equals the lower number comes first."""
+        return (-value if self.direction == "maximize" else value, number)
+
 
 class SamplerSpec(Model):
     """Who proposes configurations. `startup_trials` are random (tpe, gp, cmaes) before the model is asked."""
@@ -82,7 +92,10 @@ class ThresholdPruner(Model):
 
 
 class PatientPruner(Model):
-    """Stop a trial that has not improved by `min_delta` over `patience` reports; with `then`, only if that agrees."""
+    """Stop a trial whose last `patience` + 1 reports are all worse than its earlier best by more than `min_delta`.
+
+    A plateau is not worse. With `then`, a trial is stopped only if that pruner agrees.
+    """
 
     type: Literal["patient"]
     patience: Int = Field(default=3, ge=1)

@@ -58,11 +58,6 @@ class Picture:
         """Count the trials that were trained to an outcome."""
         return sum(count for state, count in self.counts.items() if state.is_final) - self.n_reused
 
-    def is_better(self, value: float, than: float | None) -> bool:
-        if than is None:
-            return True
-        return value > than if self.objective.direction == "maximize" else value < than
-
     @classmethod
     def after(cls, objective: Objective, n_trials: int, history: SweepHistory) -> Picture:
         """Begin with what earlier drives of the sweep have done."""
@@ -94,7 +89,7 @@ class Picture:
         self.n_reused += reused
         if state is not TrialState.COMPLETE or value is None or reused:
             return
-        if self.is_better(value, self.incumbent[1] if self.incumbent else None):
+        if self.incumbent is None or self.objective.rank(number, value) < self.objective.rank(*self.incumbent):
             self.incumbent = (number, value)
 
     def _describe(self, event: AttemptDescribed) -> None:
@@ -109,7 +104,7 @@ class Picture:
         if trial is None or value is None:
             return
         trial.step, trial.last = event.report.step, value
-        if self.is_better(value, trial.best):
+        if self.objective.is_better(value, trial.best):
             trial.best = value
 
 

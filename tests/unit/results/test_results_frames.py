@@ -205,7 +205,7 @@ def test_spec_and_provenance_come_back(writer: ResultsWriter, results: Results, 
     writer.create_sweep(spec, grid=GRID, provenance={"versions": {"torch": "2"}})
     assert results.spec("tickets").model_dump() == spec.model_dump()
     assert results.provenance("tickets") == {"versions": {"torch": "2"}}
-    writer.extend("tickets", 33)
+    writer.extend("tickets", trials=33)
     assert results.spec("tickets").budget.trials == 33
 
 

@@ -83,13 +83,15 @@ def test_an_empty_database_says_so(tmp_path: Path) -> None:
 
 def test_the_total_of_trials_only_grows(writer: ResultsWriter) -> None:
     writer.set_state("tickets", SweepState.FINISHED)
-    with pytest.raises(ResultsError, match=r"budget\.trials: 10 must be above the 10 .* not an addition"):
-        writer.extend("tickets", 10)
-    writer.extend("tickets", 25)
+    with pytest.raises(
+        ResultsError, match=r"budget\.trials: 10 must be above what sweep .* has \(10\); it is the total"
+    ):
+        writer.extend("tickets", trials=10)
+    writer.extend("tickets", trials=25)
     assert writer.standing("tickets").budget_trials == 25
     assert writer.standing("tickets").state is SweepState.INTERRUPTED
     writer.set_state("tickets", SweepState.RUNNING)
-    writer.extend("tickets", 26)
+    writer.extend("tickets", trials=26)
     assert writer.standing("tickets").state is SweepState.RUNNING
 
 

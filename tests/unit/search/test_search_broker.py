@@ -25,7 +25,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
-from finesweep.search.broker import BY_HAND, DIVERGED, REPEATS_BEFORE_END, NoTrial
+from finesweep.search.broker import BY_HAND, DIVERGED, REPEATS_BEFORE_END, SEEDS, NoTrial
 
 ASHA = {"type": "asha", "first_rung": 100, "reduction_factor": 3}
 COIN = {"batch_size": {"type": "categorical", "choices": [8, 16]}}
@@ -565,3 +565,14 @@ def test_the_restored_study_shows_what_was_stored(make_desk: MakeDesk) -> None:
     assert study.trials[0].datetime_start is not None
     assert study.trials[0].datetime_start.timestamp() == 1000.0
     assert study._storage.get_study_system_attrs(study._study_id)["kept"] == 1
+
+
+def test_the_seed_of_each_drive_is_kept_with_the_study(make_desk: MakeDesk) -> None:
+    first = make_desk()
+    first.next()
+    (suggested,) = first.heard(TrialSuggested)
+    kept = suggested.study_attributes
+    assert list(kept[SEEDS]) == ["0"]
+    later = make_desk(history=SweepHistory(study_attributes={**kept, SEEDS: {"9": 1, **kept[SEEDS]}}))
+    later.next()
+    assert later.heard(TrialSuggested)[0].study_attributes[SEEDS] == {"9": 1, **kept[SEEDS]}

@@ -43,6 +43,12 @@ def test_csv_text_that_looks_like_something_else_stays_text(tmp_path: Path) -> N
     assert (list(rows.inputs), list(rows.targets)) == (["NA", "12"], ["1", "2"])
 
 
+def test_a_csv_file_from_excel_begins_with_its_first_column(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\nein Überbein,a\ntwo,b\n", encoding="utf-8-sig")
+    rows = read(tmp_path / "rows.csv")
+    assert (list(rows.inputs), list(rows.targets)) == (["ein Überbein", "two"], ["a", "b"])
+
+
 def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
     read(path := lines(tmp_path, *GOOD))
     assert list(tmp_path.iterdir()) == [path]
