@@ -22,6 +22,7 @@ from finesweep.spec.sweep import DataSpec, Task
 Label = str | int
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_CSV_ENCODING = "utf-8-sig"  # UTF-8 with or without the mark that Excel puts at its beginning
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
 _SHOWN = 60  # characters of a value in a message
 
@@ -97,7 +98,8 @@ def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
             if path.suffix == ".csv":
                 # all columns as text: a guess by chunks would make numbers of some labels and not of others
                 text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
-                return datasets.Dataset.from_csv(str(path), features=text_columns, na_filter=False, **options)
+                how = {"features": text_columns, "na_filter": False, "encoding": _CSV_ENCODING}
+                return datasets.Dataset.from_csv(str(path), **how, **options)
             return datasets.Dataset.from_json(str(path), **options)
         except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
             cause = str(error.__cause__ or error).split("\n")[0]
@@ -112,7 +114,7 @@ def _no_rows(where: str) -> DataError:
 
 
 def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding=_CSV_ENCODING, newline="") as file:
         return next(csv.reader(file))
 
 
