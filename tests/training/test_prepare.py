@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import SweepSpec
+from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.prepare import Prepared, load_split, prepare
 
 MakeSpec = Callable[..., SweepSpec]
@@ -120,6 +122,33 @@ def test_a_fault_leaves_nothing_behind(make_spec: MakeSpec, tmp_path: Path) -> N
 def test_a_file_that_is_not_there(make_spec: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.validation: /no/such\.jsonl cannot be read"):
         prepare(make_spec(data={"validation": "/no/such.jsonl"}), cache_dir=tmp_path)
+
+
+def test_rows_longer_than_the_model_can_place_are_refused_before_anything_is_read(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    prepare(make_spec(data={"max_length": 32}), cache_dir=tmp_path)
+    with pytest.raises(DataError, match=r"data\.max_length: 33 tokens are more than .*\(32\)\. Lower it to 32"):
+        prepare(make_spec(data={"max_length": 33}), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        (transformers.RobertaConfig(max_position_embeddings=34, pad_token_id=1), 32),  # counts from 2
+        (transformers.GPT2Config(n_positions=48), 48),
+        (transformers.T5Config(), None),  # relative positions
+        (transformers.XLNetConfig(), None),
+        (transformers.DebertaV2Config(max_position_embeddings=40, position_biased_input=False), None),
+    ],
+    ids=lambda value: value.model_type if isinstance(value, transformers.PretrainedConfig) else "",
+)
+def test_how_many_tokens_a_model_can_place(tmp_path: Path, config: Any, fits: int | None, tokenizer: Any) -> None:
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    told = load_tokenizer(source := resolve_model(str(tmp_path), cache_dir=tmp_path))
+    told.model_max_length = 32
+    assert max_positions(source, told) == fits
 
 
 def prepare_in_worker(arguments: tuple[SweepSpec, Path]) -> Prepared:

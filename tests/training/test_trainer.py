@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import Decision, Grid
@@ -107,6 +108,25 @@ def test_smoke_takes_the_largest_shape(make_spec: Any, tmp_path: Path) -> None:
     assert result.train_s_per_example > 0
     assert result.eval_s_per_example > 0
     assert 0.1 < result.peak_memory_gib < 64
+
+
+def test_smoke_names_the_batch_that_does_not_fit_the_memory(make_spec: Any, tmp_path: Path) -> None:
+    def fill_memory(module: torch.nn.Module, _: Any) -> None:
+        if module.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    parameters = {"batch_size": {"type": "categorical", "choices": [8, 32]}}
+    handle = register_module_forward_pre_hook(fill_memory)
+    try:
+        with pytest.raises(ResourcesError, match=r"batch_size 32 .* 16 rows at once.*training\.device_batch_size"):
+            smoke(make_spec(device_batch_size=16, parameters=parameters), cache_dir=tmp_path)
+    finally:
+        handle.remove()
+
+
+def test_smoke_names_a_length_that_the_model_has_no_positions_for(make_spec: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.max_length: 33 tokens are more than .*\(32\)"):
+        smoke(make_spec(data={"max_length": 33}), cache_dir=tmp_path)
 
 
 def test_smoke_of_a_generative_model(make_spec: Any, tmp_path: Path, tied_llama: Path) -> None:

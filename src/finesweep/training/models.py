@@ -64,6 +64,19 @@ def load_tokenizer(source: ModelSource) -> Tokenizer:
         raise _not_loaded(source, "tokenizer", error) from error
 
 
+def max_positions(source: ModelSource, tokenizer: Tokenizer) -> int | None:
+    """Return how many tokens the model can place in a row; None where its positions are relative or not told."""
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location).get_text_config()
+    except (OSError, ValueError) as error:
+        raise _not_loaded(source, "configuration", error) from error
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1 or not getattr(config, "position_biased_input", True):  # the last: DeBERTa
+        return None
+    n_reserved = (getattr(config, "pad_token_id", None) or 0) + 1  # RoBERTa counts from behind the padding token's id
+    return tokenizer.model_max_length if tokenizer.model_max_length == positions - n_reserved else positions
+
+
 class BaseModel:
     """A model as loaded, kept in memory and never trained: trials get copies of it."""
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import SweepSpec
-from finesweep.training.models import load_tokenizer, resolve_model
+from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
 from finesweep.training.tasks import EncodedRow, task_kind
 
@@ -47,6 +47,12 @@ def prepare(spec: SweepSpec, *, cache_dir: Path) -> Prepared:
     quiet()
     source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
+    most = max_positions(source, tokenizer)
+    if most is not None and spec.data.max_length > most:
+        raise DataError(
+            f"data.max_length: {spec.data.max_length} tokens are more than {spec.model} has positions for ({most}). "
+            f"Lower it to {most} or less, or choose another model."
+        )
     key, data_fingerprint = _fingerprints(spec, tokenizer)
     folder = cache_dir / "data" / key
     if not folder.exists():

@@ -18,9 +18,10 @@ import datasets
 import torch
 import transformers
 
+from finesweep.errors import ResourcesError
 from finesweep.spec.grid import extremes, largest
 from finesweep.spec.settings import settings_for, transformers_arguments
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.methods import apply_method
 from finesweep.training.prepare import prepare
@@ -54,9 +55,17 @@ def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
     """Load model and data, make a step and an evaluation. Raises DataError, ModelError or ResourcesError."""
     check_devices(spec)
     shared = load_shared(spec, prepare(spec, cache_dir=cache_dir), cache_dir=cache_dir)
+    settings = settings_for(spec.training, largest_settings(spec))
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return _try(spec, shared, Path(scratch))
+            return _try(spec, settings, shared, Path(scratch))
+    except torch.OutOfMemoryError as error:
+        n_at_once = min(settings.batch_size, settings.device_batch_size or settings.batch_size)
+        raise ResourcesError(
+            f"batch_size {settings.batch_size} (method {settings.method}, data.max_length {spec.data.max_length}) does "
+            f"not fit the device's memory with {n_at_once} rows at once. Set training.device_batch_size to a divisor "
+            f"of the batch sizes below {n_at_once}, or lower data.max_length."
+        ) from error
     finally:
         forget_trial()
 
@@ -74,8 +83,7 @@ def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
     return most
 
 
-def _try(spec: SweepSpec, shared: Shared, scratch: Path) -> SmokeResult:
-    settings = settings_for(spec.training, largest_settings(spec))
+def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, scratch: Path) -> SmokeResult:
     kind = task_kind(spec.task)
     train_rows = _full_rows(shared.train, settings.batch_size, spec.data.max_length)
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
