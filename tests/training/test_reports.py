@@ -63,6 +63,24 @@ def test_all_reports_of_the_last_optimizer_step_are_final(bench: Any, grid: Grid
     assert told.steps[-len(told_at_the_end) :] == told_at_the_end
 
 
+@pytest.mark.parametrize(
+    ("grid", "last_step"),
+    [(Grid("examples", every=40, longest=1000), 106), (Grid("progress", every=15, longest=100), 100)],
+)
+def test_the_end_of_a_trial_is_told_before_its_first_report(
+    bench: Any, recorder: Any, grid: Grid, last_step: int
+) -> None:
+    known: list[int] = []
+
+    def decide(report: Any) -> Decision:
+        known.append(told.facts["last_step"])
+        return Decision.CONTINUE
+
+    told = recorder(decide=decide)
+    bench(grid=grid).run(told, batch_size=16, epochs=2)
+    assert set(known) == {last_step} == {told.steps[-1]}
+
+
 def test_the_worker_asks_between_reports(bench: Any) -> None:
     _, told = bench().run(batch_size=8, epochs=2)
     assert told.polls == 13  # after each of 14 optimizer steps but the last

@@ -77,7 +77,8 @@ def train(
     checkpoint = folder.newest_checkpoint()
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
-    reporter.describe(_facts_at_start(settings, schedule, trainable, trainer, checkpoint, folder))
+    last_step = end_step(grid, schedule)
+    reporter.describe(_facts_at_start(settings, schedule, trainable, trainer, checkpoint, folder, last_step=last_step))
     began_s = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     reporter.describe(_facts_at_end(schedule, trainer, checkpoint, took_s=time.perf_counter() - began_s))
@@ -326,6 +327,8 @@ def _facts_at_start(
     trainer: SweepTrainer,
     checkpoint: Checkpoint | None,
     folder: TrialFolder,
+    *,
+    last_step: int,
 ) -> Mapping[str, Any]:
     device = trainer.args.device
     return {
@@ -338,6 +341,7 @@ def _facts_at_start(
         "accumulation": schedule.accumulation,
         "examples_per_epoch": schedule.examples_per_epoch,
         "optimizer_steps": schedule.optimizer_steps,
+        "last_step": last_step,
         "warmup_steps_asked": schedule.warmup_asked,
         "warmup_steps": schedule.warmup_steps,
         "resumed_from": folder.relative(checkpoint.path) if checkpoint else None,
