@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_rows_are_tokenised_once(make_spec: MakeSpec, tmp_path: Path) -> None:
     assert prepare(make_spec(), cache_dir=tmp_path) == first
     assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")} == files
     assert (first.n_train_rows, first.n_validation_rows, first.labels) == (53, 19, ("bone", "heart", "skin"))
+
+
+def test_tokenised_rows_are_on_the_disk_before_they_count_as_done(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = set(), os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    folder = prepare(make_spec(), cache_dir=tmp_path).folder
+    assert {path.stat().st_ino for path in [folder, *folder.rglob("*")]} <= synced
 
 
 def test_rows_hold_the_tokens_of_their_text(make_spec: MakeSpec, tmp_path: Path, tokenizer: Any) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from finesweep.layout import trial_dir
 from finesweep.spec.sweep import Task
 from finesweep.training.models import Model, load_model, resolve_model
 from finesweep.training.tasks import Tokenizer, pad_id_of, task_kind
+from finesweep.training.whole_folder import write_whole
 
 _MANIFEST = "checkpoint.json"  # names and sizes of the other files, and where the trial stood
 _BEST = "best.json"
@@ -109,7 +109,7 @@ class TrialFolder:
             manifest = {"files": sizes, "progress": dataclasses.asdict(progress)}
             (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
-        _write_whole(path, fill)
+        write_whole(path, fill)
         self._remove(older for older in self._found("checkpoint-*") if older != path)
         return path
 
@@ -149,7 +149,7 @@ class TrialFolder:
             facts = {"step": step, "value": value, "task": task, "model": reference}
             (folder / _BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-        _write_whole(path, fill)
+        write_whole(path, fill)
         self._remove(older for older in self._found("best-*") if older != path)
         return path
 
@@ -203,27 +203,3 @@ def _read_manifest(path: Path) -> Progress:
 
 def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
-def _write_whole(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a folder beside `path`, make it durable, and move it into place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        fill(beside)
-        for file in [*beside.iterdir(), beside]:
-            _sync(file)
-        shutil.rmtree(path, ignore_errors=True)
-        beside.replace(path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

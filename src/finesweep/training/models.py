@@ -10,8 +10,6 @@ import copy
 import hashlib
 import importlib.util
 import io
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from filelock import FileLock
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import Task
 from finesweep.training.tasks import Tokenizer, pad_id_of, task_kind
+from finesweep.training.whole_folder import write_whole
 
 Model = Any  # transformers.PreTrainedModel, which is untyped here
 
@@ -150,18 +149,18 @@ def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) 
             return folder
         if importlib.util.find_spec("gguf") is None:
             raise ModelError(f'model: "{reference}" is a GGUF file. Reading it takes: pip install "finesweep[gguf]"')
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            options = {"gguf_file": path.name}
+        options = {"gguf_file": path.name}
+
+        def fill(beside: Path) -> None:
             with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no switch
                 model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
             _plain(model).save_pretrained(beside)
             transformers.AutoTokenizer.from_pretrained(path.parent, **options).save_pretrained(beside)
-            beside.replace(folder)
+
+        try:
+            write_whole(folder, fill)
         except (OSError, ValueError) as error:
             raise ModelError(f'model: "{reference}" cannot be unpacked: {_first_line(error)}') from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

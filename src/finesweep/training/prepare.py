@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from finesweep.spec.sweep import SweepSpec
 from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
 from finesweep.training.tasks import EncodedRow, task_kind
+from finesweep.training.whole_folder import write_whole
 
 LAYOUT = 1  # raise it when the cached files change their meaning
 
@@ -59,7 +58,7 @@ def prepare(spec: SweepSpec, *, cache_dir: Path) -> Prepared:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                _build(spec, tokenizer, folder)
+                write_whole(folder, lambda beside: _write(spec, tokenizer, beside))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return Prepared(
         n_train_rows=summary["n_train_rows"],
@@ -97,17 +96,6 @@ def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
     vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     tokens = [type(tokenizer).__name__, vocabulary, tokenizer.eos_token_id]
     return _digest([LAYOUT, rows, data.max_length, *tokens]), rows
-
-
-def _build(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        _write(spec, tokenizer, beside)
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
