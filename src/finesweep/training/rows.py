@@ -17,11 +17,11 @@ from pathlib import Path
 import datasets
 
 from finesweep.errors import DataError
+from finesweep.spec.inputs import DATA_SUFFIXES
 from finesweep.spec.sweep import DataSpec, Task
 
 Label = str | int
 
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _CSV_ENCODING = "utf-8-sig"  # UTF-8 with or without the mark that Excel puts at its beginning
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
 _SHOWN = 60  # characters of a value in a message
@@ -84,8 +84,8 @@ def class_labels(train: Rows, validation: Rows, data: DataSpec) -> list[Label]:
 
 
 def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
-    if path.suffix not in _SUFFIXES:
-        raise DataError(f'{where}: the ending "{path.suffix}" is unknown. Known: {", ".join(_SUFFIXES)}.')
+    if path.suffix not in DATA_SUFFIXES:
+        raise DataError(f'{where}: the ending "{path.suffix}" is unknown. Known: {", ".join(DATA_SUFFIXES)}.')
     if not path.is_file():
         raise DataError(f"{where} is not there. Correct the path; it is relative to the file that names it.")
     if path.suffix != ".parquet" and not path.read_bytes().strip():

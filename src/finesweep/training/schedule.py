@@ -29,10 +29,6 @@ class Schedule:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.examples_per_epoch / self.batch_size)
 
-    @property
-    def examples(self) -> int:
-        return self.examples_at(self.optimizer_steps)
-
     def examples_at(self, optimizer_step: int) -> int:
         """Count the examples seen; the last batch of an epoch may be a partial one."""
         epochs, steps = divmod(optimizer_step, self.steps_per_epoch)

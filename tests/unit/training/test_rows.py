@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from finesweep.errors import DataError
+from finesweep.spec.inputs import DATA_SUFFIXES
 from finesweep.spec.sweep import DataSpec
 from finesweep.training.rows import Rows, class_labels, read_split
 
@@ -98,7 +99,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_file_of_unknown_kind(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r'the ending "\.xlsx" is unknown\. Known: \.jsonl, \.json, \.csv, \.parquet'):
+    with pytest.raises(DataError, match=rf'the ending "\.xlsx" is unknown\. Known: {", ".join(DATA_SUFFIXES)}\.'):
         read(tmp_path / "rows.xlsx")
 
 
