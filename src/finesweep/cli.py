@@ -102,11 +102,12 @@ def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, 
     else:
         for note in checked.notes:
             _say(f"note: {note}")
-        click.echo(f"{file}: no faults.")
     if load or smoke:
         _check_inputs(checked.spec)
     if smoke:
         _smoke(checked.spec)
+    if not as_json:
+        click.echo(f"{file}: no faults.")
     return 0
 
 
@@ -230,7 +231,7 @@ def logs(trial: str, follow: bool, results: str | None) -> None:
     sweep, number = _trial_name(trial)
     known = _results(results)
     path = log_path(Path(known.provenance(sweep)["artifact_dir"]), number)
-    ended = known.trial(sweep, number).state.is_final
+    ended = _is_over(known, sweep, number)
     if not path.exists() and not follow:
         raise FinesweepError(f"trial {trial} has no log: {path} is not there. It may not have begun, or ran elsewhere.")
     at = 0
@@ -243,7 +244,7 @@ def logs(trial: str, follow: bool, results: str | None) -> None:
         if not follow or ended:
             return
         time.sleep(0.5)
-        ended = known.trial(sweep, number).state.is_final
+        ended = _is_over(known, sweep, number)
 
 
 @cli.command()
@@ -328,6 +329,13 @@ def _hint(url: str) -> str:
     if path is None:
         return f" --results {redacted(url)}"
     return f" --results {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"
+
+
+def _is_over(known: Results, sweep: str, number: int) -> bool:
+    """Tell whether a trial's log will grow no more: it has ended, or nobody drives the sweep."""
+    from finesweep.sweeps import is_driven
+
+    return known.trial(sweep, number).state.is_final or not is_driven(sweep, url=known.url)
 
 
 def _trial_name(text: str) -> tuple[str, int]:

@@ -68,8 +68,8 @@ class TrialSpec:
 class Report:
     """A trial's metrics at a step of the sweep's grid.
 
-    `step` is nominal, in the grid's unit, and the same for all trials; `examples_seen` is the true count. The last
-    report of a trial is `final`: it may lie off the grid and never prunes.
+    `step` is nominal, in the grid's unit, and the same for all trials; `examples_seen` is the true count. Reports made
+    when the trial has reached its end are `final`: the last may lie off the grid, and none of them prunes.
     """
 
     step: int

@@ -82,6 +82,7 @@ def run(
     make_folder(place.artifact_dir)
     with open_writer(place.url) as writer:
         _refuse_known(writer, spec)
+        _refuse_used(place.artifact_dir)
         prepared = _prepare(spec, view)
         grid = plan_grid(spec, n_train_rows=prepared.n_train_rows)
         provenance = gather_provenance(
@@ -282,6 +283,15 @@ def _refuse_changed(prepared: Any, provenance: Mapping[str, Any]) -> None:  # An
                 f"the {what} has changed since the sweep began: its trials could not be compared any more. "
                 f"Restore the {what}, or run the sweep file again under another --name."
             )
+
+
+def _refuse_used(artifact_dir: Path) -> None:
+    """Raise ResultsError if a new sweep would write among the files of another one, of another database."""
+    if any(artifact_dir.glob("trial-*")):
+        raise ResultsError(
+            f"artifacts.folder: {artifact_dir} holds trials of another sweep, perhaps of another database. "
+            "Give this one another --name, or another folder: --set artifacts.folder=FOLDER."
+        )
 
 
 def show_one_device(slots: Slots) -> None:

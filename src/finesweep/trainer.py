@@ -15,7 +15,11 @@ class Reporter(Protocol):
         """Tell facts worth keeping: counts, effective settings, device. JSON values; later calls add to earlier."""
 
     def report(self, report: Report) -> Decision:
-        """Tell the metrics at a step and wait for the decision. After STOP or PAUSE, clean up and return."""
+        """Tell the metrics at a step and wait for the decision.
+
+        After STOP, clean up and return. After PAUSE, tell what else this optimizer step has reached, write a checkpoint
+        and return.
+        """
 
     def poll(self) -> Decision:
         """Answer at once, between reports; cheap enough to be called at every optimizer step."""

@@ -139,3 +139,47 @@ def test_a_sweep_whose_every_trial_fails_exits_1_with_the_tracebacks_kept(workpl
     assert list(attempts["ending"]) == ["failed"] * 6
     assert attempts["traceback"].str.contains("bitsandbytes").all()
     assert "bitsandbytes" in workplace.say("logs", "tiny:0").stdout
+
+
+def test_two_databases_in_one_folder_do_not_share_a_sweeps_files(workplace: Workplace) -> None:
+    one_trial = ("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=1")
+    workplace.say(*one_trial)
+    refused = workplace.say(*one_trial, "--results", "other.db", code=2)
+    assert "artifacts.folder" in refused.stderr and "--name" in refused.stderr
+    workplace.say(*one_trial, "--results", "other.db", "--name", "other")
+    workplace.say("delete", "other", "--yes", "--results", "other.db")
+    best = workplace.results.best("tiny")
+    assert best is not None
+    assert (workplace.folder / "artifacts/tiny" / best.artifacts["best"]).is_dir()
+
+
+def test_a_log_tells_what_its_trial_reported(workplace: Workplace) -> None:
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=1")
+    log = workplace.say("logs", "tiny:0", "-f").stdout
+    assert "step 120, 120 examples seen" in log
+    assert "accuracy 0." in log
+
+
+def test_resume_refuses_data_that_has_changed(workplace: Workplace) -> None:
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=1")
+    workplace.say("extend", "tiny", "--trials", "2")
+    rows = (workplace.folder / "train.jsonl").read_text().splitlines()
+    (workplace.folder / "train.jsonl").write_text("\n".join(rows[:-3]) + "\n")
+    refused = workplace.say("resume", "tiny", "--backend", "inline", code=2)
+    assert "data has changed" in refused.stderr
+    assert len(workplace.results.trials("tiny")) == 1
+
+
+def test_optuna_dashboard_opens_the_database(workplace: Workplace) -> None:
+    from wsgiref.util import setup_testing_defaults
+
+    from optuna_dashboard import wsgi
+
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "budget.trials=2")
+    application = wsgi(f"sqlite:///{workplace.folder / 'finesweep.db'}")
+    request: dict[str, object] = {"PATH_INFO": "/api/studies", "REQUEST_METHOD": "GET"}
+    setup_testing_defaults(request)
+    said: list[str] = []
+    body = b"".join(application(request, lambda status, headers, *_: said.append(status)))
+    assert said == ["200 OK"]
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["tiny"]

@@ -26,6 +26,7 @@ from finesweep.views.live import PlainView
 
 GRID = Grid("examples", 100, 300)
 HOUR_S = 3600.0
+PARAMETERS = {"learning_rate": {"type": "float", "low": 1e-6, "high": 1e-3, "log": True}}
 
 
 @dataclass
@@ -78,8 +79,7 @@ class Sweep:
 
 @pytest.fixture
 def make_sweep(tmp_path: Path, make_spec: Callable[..., SweepSpec]) -> Iterator[Callable[..., Sweep]]:
-    def make(**budget: Any) -> Sweep:
-        parameters = {"learning_rate": {"type": "float", "low": 1e-6, "high": 1e-3, "log": True}}
+    def make(parameters: Any = PARAMETERS, **budget: Any) -> Sweep:
         study = {"objective": {"metric": "accuracy", "direction": "maximize"}, "parameters": parameters}
         sweep = Sweep(make_spec(study=study, budget={"trials": 6, **budget}), tmp_path / "finesweep.db")
         with open_writer(sweep.path) as writer:
@@ -109,6 +109,18 @@ def test_a_drive_with_nothing_left_to_do_runs_nothing(make_sweep: Callable[..., 
     sweep.on_begin = lambda trial: pytest.fail(f"trial {trial.number} was begun")
     assert sweep.drive().state is SweepState.FINISHED
     assert "All 6 trials are done" in sweep.lines[-1]
+
+
+def test_a_used_up_space_ends_the_sweep_and_says_so_and_resume_adds_nothing(make_sweep: Callable[..., Sweep]) -> None:
+    sweep = make_sweep({"batch_size": {"type": "categorical", "choices": [8, 16]}})
+    end = sweep.drive()
+    assert end.state is SweepState.FINISHED
+    assert end.reason is not None and "used up" in end.reason
+    trials = open_results(sweep.path).trials("tickets")
+    assert trials["reused_from"].isna().sum() == 2  # trained
+    again = sweep.drive()
+    assert again.reason == end.reason
+    assert len(open_results(sweep.path).trials("tickets")) == len(trials)
 
 
 def test_when_the_hours_are_over_running_trials_finish(make_sweep: Callable[..., Sweep]) -> None:

@@ -83,10 +83,13 @@ def test_weights_are_kept_as_the_sweep_says(
     assert sorted(shelf.removed) == sorted({0, 1, 2, 3} - kept)
 
 
-def test_of_equals_the_earlier_is_kept(make_shelf: Callable[..., Shelf]) -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_equals_the_lower_number_is_kept(make_shelf: Callable[..., Shelf], order: tuple[int, int]) -> None:
+    """The one that results call the best, whichever ended first."""
     shelf = make_shelf("best")
-    for number in (0, 1):
+    for number in order:
         shelf.begin(number)
+    for number in order:
         shelf.end(number, 0.5)
     assert shelf.kept() == {0}
 

@@ -26,6 +26,7 @@ def capture_log(artifact_dir: Path, trial: TrialSpec, *, redirect: bool) -> Iter
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger()
+        logging.getLogger("finesweep").setLevel(logging.INFO)  # what a trainer says of its reports
         root.addHandler(handler)
         try:
             with contextlib.ExitStack() as stack:

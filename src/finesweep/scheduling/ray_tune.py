@@ -92,7 +92,7 @@ class RayBackend:
             where = "a local Ray" if self.slots else f"the cluster at {self.resources.address}"
             raise ResourcesError(
                 f"resources.address: cannot connect to {where}: {error}. Check that it runs (`ray status`) and has the "
-                "same versions of ray and Python."
+                "same versions of ray and Python, and that RAY_AUTH_MODE is the same here as where it was started."
             ) from error
         return True
 

@@ -100,8 +100,8 @@ def _find_package_folder(text: str) -> None:
         raise InputProblem(f"{show(text)} must read package:NAME/folder, with the name that Python imports.")
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        distribution = name.replace("_", "-")
-        raise InputProblem(f"the package {show(name)} is not installed here. Install it: pip install {distribution}")
+        # no guess at what to install: a package of a similar name may be anybody's
+        raise InputProblem(f"the package {show(name)} is not installed here. Mind its spelling, or install it.")
     places = [Path(place) for place in spec.submodule_search_locations]
     if not any((place / inner).exists() for place in places):
         folders = sorted(entry.name for place in places for entry in place.iterdir() if _may_be_model(entry))

@@ -6,6 +6,7 @@ or how decisions are made.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -27,6 +28,8 @@ from finesweep.training.methods import Trainable, apply_method
 from finesweep.training.models import BaseModel, Model
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, plan, steps_reached
 from finesweep.training.tasks import TaskKind, Tokenizer, collator, pad_id_of, task_kind
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +288,8 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
     def _tell(self, step: int, metrics: Mapping[str, float], optimizer_step: int, *, is_final: bool) -> None:
         examples_seen = self._schedule.examples_at(optimizer_step)
         decision = self._reporter.report(Report(step, metrics, examples_seen, final=is_final))
+        said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        _log.info("step %d, %d examples seen, %s: %s", step, examples_seen, said, decision)
         if self._decision is not Decision.STOP and decision is not Decision.CONTINUE:
             self._decision = decision
 

@@ -52,6 +52,7 @@ class Picture:
     incumbent: tuple[int, float] | None = None
     running: dict[int, RunningTrial] = field(default_factory=dict)
     configurations: dict[int, Configuration] = field(default_factory=dict)
+    ended: RunningTrial | None = None  # the one that ended last, as it was
 
     @property
     def n_ended(self) -> int:
@@ -79,7 +80,7 @@ class Picture:
             case Reported():
                 self._report(event)
             case TrialFinished():
-                self.running.pop(event.number, None)
+                self.ended = self.running.pop(event.number, None)
                 self._count(event.number, event.state, event.value, reused=event.reused_from is not None)
             case TrialInterrupted():
                 self.running.pop(event.number, None)
@@ -252,6 +253,9 @@ def ending_text(picture: Picture, event: TrialFinished) -> str:
             how += ", the best so far"
     else:
         how = f"{event.state} ({event.reason})"
+        ended = picture.ended
+        if ended is not None and ended.number == event.number and ended.last is not None:
+            how += f" at step {ended.step:,} with {picture.objective.metric}={_value(ended.last)}"
     configuration = picture.configurations.get(event.number, {})
     return f"[{picture.n_ended}/{picture.n_trials}] trial {event.number} {how}: {configuration_text(configuration)}"
 

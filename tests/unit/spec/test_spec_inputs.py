@@ -73,8 +73,7 @@ def test_models(folder: Path, text: str, resolved: str) -> None:
         ("rows.txt", '"rows.txt" is a file, but no GGUF file. Name the folder of the model.'),
         ("a b", '"a b" is neither a folder here nor a hub id. Write org/name, a path that begins with ./'),
         ("org/name/extra", '"org/name/extra" is neither a folder here nor a hub id.'),
-        ("package:no_such_thing/model", 'the package "no_such_thing" is not installed here. Install it:'
-         " pip install no-such-thing"),
+        ("package:no_such_thing/model", 'the package "no_such_thing" is not installed here. Mind its spelling'),
         ("package:a.b/model", '"package:a.b/model" must read package:NAME/folder'),
         ("package:/model", '"package:/model" must read package:NAME/folder'),
         ("package:this/model", 'the package "this" is not installed here.'),  # a module, not a package
@@ -137,4 +136,5 @@ def test_results_that_cannot_be_kept(folder: Path, text: str, message: str) -> N
 
 def test_artifact_folders(folder: Path) -> None:
     assert resolve_folder("out", folder) == str(folder / "out")
-    assert resolve_folder("s3://bucket/out", folder) == "s3://bucket/out"
+    with pytest.raises(InputProblem, match="is a URI"):
+        resolve_folder("s3://bucket/out", folder)

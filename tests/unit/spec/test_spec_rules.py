@@ -227,6 +227,8 @@ SWEEP_CASES = [
     ("gpus_per_trial: 1", "devices: gpu", '13: resources.devices: "gpu" is not "auto", "cpu" or a list.'),
     ("gpus_per_trial: 1", "devices: [a]", '13: resources.devices.0: "a" is not a whole number.'),
     ("gpus_per_trial: 1", "devices: []", "13: resources.devices: the list of devices is empty. Use auto, cpu, or numbers of GPUs."),
+    ("gpus_per_trial: 1", "devices: [0], address: auto", "13: resources.devices: devices are numbers of this box, but the trials"
+     " run on the cluster at `address`. Use auto or cpu."),
     ("gpus_per_trial: 1", "devices: [-1]", "13: resources.devices.0: -1 is no device; GPUs count from 0."),
     ("gpus_per_trial: 1", "devices: [1, 1]", "13: resources.devices.1: device 1 is named twice. Remove one."),
     ("resources:", "try_defaults: 3\nresources:", "13: try_defaults: 3 is not true or false."),

@@ -68,7 +68,7 @@ def test_every_ending_is_a_line(plain: PlainView, lines: list[str], trial_events
     plain.refresh()
     assert lines == [
         "[1/4] trial 0 COMPLETE accuracy=0.75 at step 200, the best so far: batch_size=16 learning_rate=3.2e-05",
-        "[2/4] trial 1 PRUNED (rung): batch_size=16 learning_rate=3.2e-05",
+        "[2/4] trial 1 PRUNED (rung) at step 100 with accuracy=0.1: batch_size=16 learning_rate=3.2e-05",
         "[3/4] trial 2 COMPLETE accuracy=0.6 at step 100: batch_size=16 learning_rate=3.2e-05",
         "[4/4] trial 3 FAILED (ValueError: no): batch_size=16 learning_rate=3.2e-05",
     ]
