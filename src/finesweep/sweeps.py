@@ -119,6 +119,7 @@ def resume(
     provenance = known.provenance(name)
     place = Place(url, Path(provenance["artifact_dir"]))
     slots = slots_here(spec, view)
+    make_folder(place.artifact_dir)
     with open_writer(url) as writer:
         _refuse_changed(_prepare(spec, view), provenance)
         grid = writer.grid(name)
@@ -182,7 +183,6 @@ def _drive(
     name = spec.name
     writer.acquire(name, Holder.this_process())
     try:
-        make_folder(place.artifact_dir)
         history = writer.history(name)
         n_trials = writer.standing(name).budget_trials
         view.begin(spec.study.objective, n_trials, history)

@@ -147,10 +147,6 @@ class ResultsWriter:
         with self._sweep(name) as (connection, row):
             _update(connection, row, stop_requested_at=self._clock())
 
-    def stop_requested(self, name: str) -> bool:
-        """Tell whether the sweep was asked to stop since it was acquired."""
-        return self.standing(name).stop_requested
-
     def delete(self, name: str) -> None:
         """Remove a sweep and all of its trials from our tables. Raises SweepHeldError while it is driven."""
         with self._sweep(name) as (connection, row):

@@ -112,7 +112,6 @@ class TrialBroker:
         self._retries = retries
         self._emit_to = listener
         self._fixed = dict(fixed or {})
-        self._maximize = study.objective.direction == "maximize"
         self._starting = self._usable(starting)
         self._storage = InMemoryStorage()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -388,11 +387,9 @@ class TrialBroker:
         if not finite:
             self._fail(live, f'the trainer returned without reporting "{self._spec.objective.metric}"', *before)
             return
-        if self._spec.objective.value == "last":
-            step = max(finite)
-        else:
-            better = max if self._maximize else min
-            step = better(sorted(finite), key=lambda at: finite[at])  # the earliest of equals
+        objective = self._spec.objective
+        best = min(finite, key=lambda step: objective.rank(step, finite[step]))  # the earliest of equals
+        step = max(finite) if objective.value == "last" else best
         self._end(live, TrialState.COMPLETE, None, *before, value=finite[step], value_step=step)
 
     def _prune(self, live: _Live, reason: str, *before: Event) -> None:

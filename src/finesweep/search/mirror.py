@@ -6,8 +6,9 @@ ends. Inserting a finished trial whole costs a quarter of writing it as it grows
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import optuna
@@ -81,8 +82,7 @@ class OptunaMirror:
             self._storage.set_study_system_attr(self._study_id, key, value)
 
     def close(self) -> None:
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        _close(self._storage)
 
     def _insert(self, trial: FrozenTrial) -> None:
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
@@ -113,24 +113,28 @@ class OptunaMirror:
 
 def holds_study(url: str, name: str) -> bool:
     """Tell whether Optuna's tables hold a study of this name."""
-    storage = _open_storage(url)
-    try:
+    with _opened(url) as storage:
         return any(study.study_name == name for study in storage.get_all_studies())
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 def delete_study(url: str, name: str) -> None:
     """Remove a study from Optuna's tables; one that is not there is no fault."""
+    with _opened(url) as storage, contextlib.suppress(KeyError):
+        storage.delete_study(storage.get_study_id_from_name(name))
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[RDBStorage]:
     storage = _open_storage(url)
     try:
-        storage.delete_study(storage.get_study_id_from_name(name))
-    except KeyError:
-        pass
+        yield storage
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        _close(storage)
+
+
+def _close(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _open_storage(url: str) -> RDBStorage:

@@ -27,7 +27,7 @@ class Objective(Model):
         return value > than if self.direction == "maximize" else value < than
 
     def rank(self, number: int, value: float) -> tuple[float, int]:
-        """Give a key that sorts trials from best to worst; of equals the lower number comes first."""
+        """Give a key that sorts trials, or the steps of one, from best to worst; of equals the lower comes first."""
         return (-value if self.direction == "maximize" else value, number)
 
 

@@ -300,7 +300,7 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         if objective.value == "last":
             if not is_over:
                 return
-        elif not math.isfinite(value) or not _is_better(value, self._best_value, objective.direction):
+        elif not math.isfinite(value) or not objective.is_better(value, self._best_value):
             return
         self._best_value = value
         self._folder.write_best(
@@ -317,12 +317,6 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
         progress = Progress(optimizer_step, self._loss_sum, self._loss_steps)
         self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
         self._last_checkpoint_s = time.monotonic()
-
-
-def _is_better(value: float, than: float | None, direction: str) -> bool:
-    if than is None:
-        return True
-    return value > than if direction == "maximize" else value < than
 
 
 def _facts_at_start(

@@ -73,7 +73,7 @@ def test_unknown_names_are_answered_with_known_ones(writer: ResultsWriter, make_
     for index in range(11):
         writer.create_sweep(make_spec(f"s{index}"), grid=GRID, provenance={})
     with pytest.raises(SweepNameError, match=r"'zzz' is not in .*; Known: s10, s9, .*, s1, \.\.\."):
-        writer.stop_requested("zzz")
+        writer.standing("zzz")
 
 
 def test_an_empty_database_says_so(tmp_path: Path) -> None:
@@ -102,11 +102,11 @@ def test_seconds_add_up(writer: ResultsWriter) -> None:
 
 
 def test_a_request_to_stop_lasts_until_the_sweep_is_acquired(writer: ResultsWriter) -> None:
-    assert not writer.stop_requested("tickets")
+    assert not writer.standing("tickets").stop_requested
     writer.request_stop("tickets")
-    assert writer.stop_requested("tickets")
+    assert writer.standing("tickets").stop_requested
     writer.acquire("tickets", other())
-    assert not writer.stop_requested("tickets")
+    assert not writer.standing("tickets").stop_requested
 
 
 def test_a_live_lease_is_refused_naming_its_holder(writer: ResultsWriter, clock: Clock) -> None:
