@@ -56,7 +56,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         trial=trial.number,
         task=spec.task,
         trainer=spec.trainer,
-        model={"name": spec.model, "fingerprint": provenance.get("model_fingerprint")},
+        model={"name": spec.model.name, "fingerprint": provenance.get("model_fingerprint")},
         data={**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},
         settings=settings.model_dump(mode="json"),
         seed=settings.seed,

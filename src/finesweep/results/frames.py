@@ -152,7 +152,7 @@ class Results:
             row.seconds_used,
             row.created_at,
             f"{lease.holder.host} {lease.holder.pid}" if lease and is_live else None,
-            row.spec["model"],
+            _model_name(row.spec["model"]),
             row.spec["task"],
         )
 
@@ -246,6 +246,11 @@ def _artifacts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
         ARTIFACT_COLUMNS,
         [(names[row.sweep_id], *(getattr(row, key) for key in own)) for row in connection.execute(query)],
     )
+
+
+def _model_name(model: str | Mapping[str, Any]) -> str:
+    """Name a stored sweep's model, which earlier versions kept as text."""
+    return model if isinstance(model, str) else str(model["name"])
 
 
 def _chosen(connection: sa.Connection, sweep: str | None) -> list[sa.Row[Any]]:

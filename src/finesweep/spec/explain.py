@@ -38,6 +38,7 @@ _EXAMPLES: Mapping[str, str] = {  # what a section or key that is missing might 
     "direction": "maximize",
     "metric": "accuracy",
     "model": "roberta-base",
+    "evaluation": "{generation: {rows: 32}}",
     "name": "my-sweep",
     "choices": "[8, 16, 32]",
     "start_with": "[{learning_rate: 3e-5}]",

@@ -27,6 +27,7 @@ _RESOLVED: tuple[tuple[KeyPath, Callable[[str, Path], str]], ...] = (
     (("data", "validation"), resolve_data),
     (("data", "test"), resolve_data),
     (("model",), resolve_model),
+    (("model", "name"), resolve_model),
     (("results",), resolve_results),
     (("artifacts", "folder"), resolve_folder),
 )

@@ -8,10 +8,11 @@ from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_notes
 from finesweep.spec.faults import Finding
 from finesweep.spec.reference_rules import absent_parameters
+from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings, space_size
 from finesweep.spec.space_rules import ROOT, Space
 from finesweep.spec.study import NoPruner
-from finesweep.spec.sweep import METRICS, DataSpec, SweepSpec, Task
+from finesweep.spec.sweep import GENERATION_METRICS, METRICS, DataSpec, SweepSpec, Task, columns_of
 
 
 def find_notes(spec: SweepSpec) -> Iterator[Finding]:
@@ -28,15 +29,17 @@ def find_notes(spec: SweepSpec) -> Iterator[Finding]:
             " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
         )
         yield Finding(("study", "pruner", "compare_at"), message)
-    better = METRICS[spec.task][study.objective.metric]
-    if study.objective.direction != better:
+    better = {**METRICS[spec.task], **GENERATION_METRICS}.get(study.objective.metric)
+    if better is not None and study.objective.direction != better:
         message = f"{study.objective.metric} is better the other way: did you mean `direction: {better}`?"
         yield Finding(("study", "objective", "direction"), message)
     for name in absent_parameters(Space(parameters, frozenset(), fixed)):
         yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
     yield from _data_notes(spec.data, spec.task)
-    if spec.training.unfrozen_layers and fixed.get("method") == "full":
-        yield Finding(("training", "unfrozen_layers"), "this has no effect: method full trains all layers.")
+    if "method" in fixed:
+        for name in sorted(spec.training.model_fields_set):
+            if not has_effect(name, method=fixed["method"]):
+                yield Finding(("training", name), f"this has no effect: the method is {fixed['method']}.")
 
 
 def _size_notes(spec: SweepSpec, fixed: Mapping[str, Value]) -> Iterator[Finding]:
@@ -54,7 +57,7 @@ def _data_notes(data: DataSpec, task: Task) -> Iterator[Finding]:
         yield Finding(("data", "validation"), "this is the training file: trials are judged by rows they learned from.")
     if data.test is not None and data.test in (data.train, data.validation):
         yield Finding(("data", "test"), "these rows are used by trials; a test set should be rows that none has seen.")
-    unused = ("prompt", "completion") if task == "classification" else ("text", "label")
-    for name in unused:
-        if name in data.model_fields_set:
+    used = columns_of(data, task)
+    for name in ("text", "text_pair", "label", "prompt", "completion", "messages", "format"):
+        if name in data.model_fields_set and name not in used and not (name == "format" and task == "causal-lm"):
             yield Finding(("data", name), f"this has no effect for task {task}.")

@@ -41,7 +41,18 @@ from finesweep.spec.study import (
     SamplerSpec,
     ThresholdPruner,
 )
-from finesweep.spec.sweep import METRICS, Budget, DataSpec, Resources, SweepSpec, Task, TrainingSpec
+from finesweep.spec.sweep import (
+    GENERATION_METRICS,
+    METRICS,
+    Budget,
+    DataSpec,
+    Evaluation,
+    ModelSpec,
+    Resources,
+    SweepSpec,
+    Task,
+    TrainingSpec,
+)
 
 _MOST_PARAMETERS = 200  # rules between parameters look at each with each
 _LEAST_SHARE_USED = 0.95  # of a device that trials share: 3 x 0.33 are near enough to one
@@ -52,6 +63,7 @@ class Draft:
     """What could be read of a sweep. A section with faults of its own is None, a parameter is in `unread`."""
 
     task: Task | None
+    model: ModelSpec | None
     objective: Objective | None
     sampler: SamplerSpec | None
     pruner: PrunerSpec | None
@@ -63,6 +75,7 @@ class Draft:
     start_with: tuple[Mapping[str, Scalar], ...]
     budget: Budget | None
     resources: Resources | None
+    evaluation: Evaluation | None
 
     @property
     def space(self) -> Space:
@@ -83,6 +96,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
     training, unread_settings = _read_training(values.get("training", {}))
     return Draft(
         task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
+        model=_read(ModelSpec, values.get("model")),
         objective=_read(Objective, study.get("objective")),
         sampler=_read(SamplerSpec, study.get("sampler", {})),
         pruner=_read(PrunerSpec, study.get("pruner", {"type": "none"})),
@@ -94,6 +108,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
         budget=_read(Budget, values.get("budget")),
         resources=_read(Resources, values.get("resources", {})),
+        evaluation=_read(Evaluation, values.get("evaluation", {})),
     )
 
 
@@ -120,9 +135,11 @@ def _read_training(value: Any) -> tuple[TrainingSpec | None, frozenset[str]]:
 
 def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _space_faults(draft)
+    yield from _evaluation_faults(draft)
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
+    yield from _method_faults(draft)
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
     yield from _resources_faults(draft)
@@ -149,10 +166,37 @@ def _space_faults(draft: Draft) -> Iterator[Finding]:
 # --- the study ---------------------------------------------------------------------------------------------------
 
 
-def _objective_faults(draft: Draft) -> Iterator[Finding]:
-    if draft.objective is None or draft.task is None:
+def _evaluation_faults(draft: Draft) -> Iterator[Finding]:
+    """Find metrics of the user's own that stand in the way of others, and generation where nothing is generated."""
+    if draft.evaluation is None or draft.task is None:
         return
-    known = METRICS[draft.task]
+    generation = draft.evaluation.generation
+    if generation is not None and draft.task != "causal-lm":
+        message = f"task {draft.task} generates nothing. Remove this section, or use task causal-lm."
+        yield Finding(("evaluation", "generation"), message)
+    if generation is not None and draft.data is not None and draft.data.format == "text":
+        message = (
+            "plain text has no reference to compare with what is generated. Use data.format prompt-completion or"
+            " messages, or remove this section."
+        )
+        yield Finding(("evaluation", "generation"), message)
+    taken = {*METRICS[draft.task], "train_loss"}
+    if generation is not None:
+        taken |= set(GENERATION_METRICS)
+        for name in generation.scorers:
+            if name in taken or name in draft.evaluation.metrics:
+                message = f"{name} is a metric that there is already. Give this one another name."
+                yield Finding(("evaluation", "generation", "scorers", name), message)
+    for name in draft.evaluation.metrics:
+        if name in taken:
+            message = f"{name} is a metric that there is already. Give this one another name."
+            yield Finding(("evaluation", "metrics", name), message)
+
+
+def _objective_faults(draft: Draft) -> Iterator[Finding]:
+    if draft.objective is None or draft.task is None or draft.evaluation is None:
+        return
+    known = measured_metrics(draft.task, draft.evaluation)
     if draft.objective.metric not in known:
         message = unknown("metric", draft.objective.metric, known, verb=f"is not measured for task {draft.task}")
         yield Finding(("study", "objective", "metric"), message)
@@ -179,6 +223,14 @@ def _threshold_faults(at: KeyPath, pruner: ThresholdPruner) -> Iterator[Finding]
         yield Finding((*at, "lower"), message)
 
 
+def measured_metrics(task: Task, evaluation: Evaluation) -> tuple[str, ...]:
+    """Name what a report of a sweep holds, the training loss aside."""
+    names = [*METRICS[task], *evaluation.metrics]
+    if evaluation.generation is not None:
+        names += [*GENERATION_METRICS, *evaluation.generation.scorers]
+    return tuple(names)
+
+
 # --- the fixed settings ------------------------------------------------------------------------------------------
 
 
@@ -196,6 +248,28 @@ def _training_faults(draft: Draft) -> Iterator[Finding]:
             message = f"{name} is fixed here ({show(value)}) and searched by the study. Remove it in one of the two."
             yield Finding(at, message)
     yield from _batch_faults(draft, draft.training)
+
+
+def _method_faults(draft: Draft) -> Iterator[Finding]:
+    """Hold settings to each other that are about one thing: how the weights are loaded, and how warm-up is given."""
+    given = {*draft.parameters, *draft.unread}
+    if draft.training is not None:
+        given |= draft.training.model_fields_set
+    if "warmup_steps" in given and "warmup_ratio" in given:
+        at = ROOT if "warmup_ratio" in draft.parameters else ("training",)
+        message = "warmup_ratio and warmup_steps are two ways to say one thing. Keep one of them."
+        yield Finding((*at, "warmup_ratio"), message)
+    if draft.model is None or draft.model.quantize is None:
+        return
+    method = draft.parameters.get("method")
+    methods = method.choices if isinstance(method, CategoricalParameter) else (draft.fixed.get("method", "full"),)
+    others = [str(choice) for choice in methods if choice != "lora"]
+    if others and "method" not in draft.unread:
+        message = (
+            f"weights of {draft.model.quantize} cannot be trained by method {', '.join(others)}, only adapters beside"
+            " them. Set training.method to lora, or leave quantize out."
+        )
+        yield Finding(("model", "quantize"), message)
 
 
 def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:

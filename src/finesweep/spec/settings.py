@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from finesweep.errors import SpecError
-from finesweep.events import Configuration
+from finesweep.events import Configuration, Value
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, show, unknown
-from finesweep.spec.sweep import TrainingSpec
+from finesweep.spec.sweep import Method, TrainingSpec
 
 Argument = Mapping[str, Any]  # types, and where there are any: choices, default
 
@@ -57,7 +57,6 @@ OWNED: Mapping[str, str] = {  # a TrainingArguments field that cannot be set -> 
     "log_level": _LOGS,
     "log_level_replica": _LOGS,
     "disable_tqdm": _LOGS,
-    "report_to": _LOGS,
     "run_name": "a trial is called by the sweep's `name` and its number",
     "project": _LOGS,
     "trackio_space_id": _LOGS,
@@ -107,7 +106,6 @@ OWNED: Mapping[str, str] = {  # a TrainingArguments field that cannot be set -> 
     "skip_memory_metrics": "finesweep measures memory itself",
 }
 _FORMER: Mapping[str, str] = {  # not fields of transformers 5, but often looked for
-    "warmup_ratio": "transformers 5 knows only `warmup_steps`; give those",
     "train_batch_size": _BATCH,
     "max_seq_length": "write `max_length` under `data`",
     "max_length": "write `max_length` under `data`",
@@ -134,7 +132,25 @@ NOT_SEARCHED: Mapping[str, str] = {
     "eval_every": "all trials of a sweep report on one grid",
     "checkpoint_minutes": "it does not change what a trial learns",
     "device_batch_size": "it does not change what a trial learns; search batch_size",
+    "report_to": "it does not change what a trial learns",
+    "early_stopping_patience": "all trials of a sweep are stopped by one rule",
+    "early_stopping_min_delta": "all trials of a sweep are stopped by one rule",
+    "divergence_factor": "all trials of a sweep are stopped by one rule",
 }
+
+
+_OF_METHOD: Mapping[str, Method] = {
+    "unfrozen_layers": "feature-extraction",
+    "lora_rank": "lora",
+    "lora_alpha": "lora",
+    "lora_dropout": "lora",
+    "lora_target_modules": "lora",
+}
+
+
+def has_effect(name: str, *, method: Value) -> bool:
+    """Tell whether a setting means anything to trials of a method."""
+    return _OF_METHOD.get(name, method) == method
 
 
 @cache

@@ -30,6 +30,11 @@ MOST_PATTERNS = 100_000  # assignments of the parameters that others depend on, 
 # A head begins at random and alone must travel far: transformers' 5e-5 is meant for moving pre-trained weights. 1e-3 is
 # Adam's own default (Kingma and Ba 2015) and what linear probes are commonly trained with.
 HEAD_LEARNING_RATE = 1e-3
+# Adapters begin at nothing and take larger steps than pre-trained weights do (Dettmers et al. 2023, table 9).
+LORA_LEARNING_RATE = 2e-4
+
+
+_LEARNING_RATES = {"feature-extraction": HEAD_LEARNING_RATE, "lora": LORA_LEARNING_RATE}
 
 
 def parameter_order(parameters: Parameters) -> tuple[str, ...]:
@@ -189,8 +194,8 @@ def _default_configurations(spec: SweepSpec) -> Iterator[dict[str, Value]]:
 
 
 def _default(name: str, method: Value) -> Value:
-    if name == "learning_rate" and method == "feature-extraction":
-        return HEAD_LEARNING_RATE
+    if name == "learning_rate" and method in _LEARNING_RATES:
+        return _LEARNING_RATES[str(method)]
     value: Value = default_of(name)
     return value
 

@@ -3,59 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from finesweep.spec.parameters import Float, Int, Model, Scalar
 from finesweep.spec.study import MetricDirection, StudySpec
 
-Task = Literal["classification", "causal-lm"]
-Method = Literal["full", "feature-extraction"]
+Task = Literal["classification", "multi-label-classification", "regression", "causal-lm"]
+Method = Literal["full", "feature-extraction", "lora"]
+Tracker = Literal["mlflow", "tensorboard", "wandb"]
 SweepName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+Function = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # package.module:function
 
 METRICS: Mapping[Task, Mapping[str, MetricDirection]] = {  # what a report of each task holds, and which way is better
     "classification": {"accuracy": "maximize", "macro_f1": "maximize", "mcc": "maximize", "loss": "minimize"},
+    "multi-label-classification": {
+        "macro_f1": "maximize",
+        "micro_f1": "maximize",
+        "subset_accuracy": "maximize",  # all labels of a row right at once
+        "loss": "minimize",
+    },
+    "regression": {
+        "mae": "minimize",
+        "rmse": "minimize",
+        "r2": "maximize",
+        "spearman": "maximize",
+        "loss": "minimize",
+    },
     "causal-lm": {"loss": "minimize", "perplexity": "minimize", "token_accuracy": "maximize"},
+}
+GENERATION_METRICS: Mapping[
+    str, MetricDirection
+] = {  # beside those of causal-lm where `evaluation.generation` is given
+    "exact_match": "maximize",
+    "rouge1": "maximize",
+    "rouge2": "maximize",
+    "rougeL": "maximize",
 }
 
 
-class DataSpec(Model):
-    """Rows to learn from and to be judged by. Paths are absolute once resolved; columns are named by key."""
+class ModelSpec(Model):
+    """The pre-trained model and how it is loaded. Text instead of a mapping is its name."""
 
+    name: str = Field(min_length=1)  # hub id, folder, GGUF file, or package:NAME/folder
+    revision: str | None = Field(default=None, min_length=1)  # of a hub id: branch, tag or commit
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights as they are held and trained
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = None
+    quantize: Literal["4bit", "8bit"] | None = None  # method lora only; needs bitsandbytes
+    trust_remote_code: bool = Field(default=False, strict=True)  # run Python that comes with the model
+    allow_pickle: bool = Field(default=False, strict=True)  # load weights that are not safetensors
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+
+Share = Annotated[Float, Field(gt=0, lt=1)]
+
+
+class DataSpec(Model):
+    """Rows to learn from and to be judged by. Paths are absolute once resolved; columns are named by key.
+
+    Without `dataset` the three splits are files; with it they are names of its splits. A number for validation or test
+    is the share of the training rows that is set aside, in classification with the same share of every class.
+    """
+
+    dataset: str | None = Field(default=None, min_length=1)  # hub id, or a folder written by `save_to_disk`
+    config: str | None = Field(default=None, min_length=1)  # of a hub data set
+    revision: str | None = Field(default=None, min_length=1)  # of a hub data set: branch, tag or commit
     train: str
-    validation: str
-    test: str | None = None  # no trial ever sees it
-    text: str = "text"  # classification: column of the input
-    label: str = "label"  # classification: column of the class
-    prompt: str = "prompt"  # causal-lm
-    completion: str = "completion"  # causal-lm: the loss is on these tokens only
-    max_length: Int = Field(default=128, ge=8)  # tokens; longer rows are cut
+    validation: Share | str
+    test: Share | str | None = None  # no trial ever sees it
+    format: Literal["prompt-completion", "messages", "text"] = "prompt-completion"  # causal-lm
+    text: str = "text"  # classification, regression: column of the input; causal-lm of format text: of the text
+    text_pair: str | None = None  # classification, regression: column of a second input, as in question and passage
+    label: str = (
+        "label"  # classification: column of the class (multi-label: of lists of them); regression: of the number
+    )
+    prompt: str = "prompt"  # causal-lm of format prompt-completion
+    completion: str = "completion"  # the loss is on these tokens only
+    messages: str = "messages"  # causal-lm of format messages: column of chats; the loss is on what the assistant says
+    max_length: Int = Field(default=128, ge=8)  # tokens; longer rows are cut, texts are packed to it
     max_train_rows: Int | None = Field(default=None, ge=1)
     max_validation_rows: Int | None = Field(default=None, ge=1)
-    seed: Int = Field(default=0, ge=0, lt=2**32)  # which rows are taken when there are limits
+    incomplete: Literal["refuse", "leave-out"] = "refuse"  # rows with empty text or without a label
+    seed: Int = Field(default=0, ge=0, lt=2**32)  # which rows are taken where there are limits or shares
+
+
+def columns_of(data: DataSpec, task: Task) -> dict[str, str]:
+    """Return the columns that a task reads: key of the data section -> name of the column."""
+    if task == "causal-lm":
+        keys = {"prompt-completion": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}[
+            data.format
+        ]
+    else:
+        keys = ("text", "label") if data.text_pair is None else ("text", "text_pair", "label")
+    return {key: getattr(data, key) for key in keys}
+
+
+class Generation(Model):
+    """Judge a causal model by what it writes: the same few validation rows for all trials, greedily."""
+
+    rows: Int = Field(default=32, ge=1)
+    max_new_tokens: Int = Field(default=64, ge=1)
+    scorers: Mapping[str, Function] = {}  # metric -> function(outputs, references) -> number
+    samples: Int = Field(default=5, ge=0)  # outputs kept with each trial, to look at
+
+
+class Evaluation(Model):
+    """How trials are judged beside the metrics of the task."""
+
+    metrics: Mapping[str, Function] = {}  # metric -> function(predictions, labels) -> number
+    generation: Generation | None = None  # causal-lm
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class TrainingSpec(Model):
     """Fixed settings of every trial: ours, then any TrainingArguments field that is not ours to set.
 
     A setting may instead be a parameter of the study, never both. Those neither fixed nor searched have the values
-    written here, which are those of transformers where it has one.
+    written here, which are those of transformers and peft where these have one.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     method: Method = "full"
     unfrozen_layers: Int = Field(default=0, ge=0)  # feature-extraction: this many last blocks are trained with the head
+    lora_rank: Int = Field(default=8, ge=1)
+    lora_alpha: Float = Field(default=8.0, gt=0)  # updates are scaled by lora_alpha / lora_rank
+    lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
+    lora_target_modules: str = Field(default="all-linear", min_length=1)  # or names, separated by commas
     learning_rate: Float = Field(default=5e-5, gt=0)
     batch_size: Int = Field(default=8, ge=1)  # examples per optimizer step, over devices and accumulation
     epochs: Float = Field(default=3.0, gt=0)
     warmup_steps: Int = Field(default=0, ge=0)
+    warmup_ratio: Float | None = Field(default=None, ge=0, le=1)  # of the trial's steps, instead of warmup_steps
     weight_decay: Float = Field(default=0.0, ge=0)
+    early_stopping_patience: Int | None = Field(default=None, ge=1)  # reports without a better objective: COMPLETE
+    early_stopping_min_delta: Float = Field(default=0.0, ge=0)  # less than this is not better
+    divergence_factor: Float = Field(default=5.0, gt=1)  # times the loss at the start: a trial this bad is PRUNED
     device_batch_size: Int | None = Field(default=None, ge=1)  # the most a device takes at once; must divide batch_size
     seed: Int = Field(default=0, ge=0, lt=2**32)
     eval_every: Int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
     checkpoint_minutes: Float = Field(default=1.0, ge=0)  # at most this much work is lost with a worker
+    report_to: Annotated[tuple[Tracker, ...], BeforeValidator(_as_list)] = ()  # each trial as a run there
 
 
 class Budget(Model):
@@ -87,11 +183,13 @@ class Artifacts(Model):
 class SweepSpec(Model):
     name: SweepName
     study: StudySpec
-    trainer: Literal["transformers"] = "transformers"
-    model: str = Field(min_length=1)  # hub id, folder, GGUF file, or package:NAME/folder
+    trainer: Literal["transformers"] | Function = "transformers"  # or your own: function(trial, reporter)
+    code_dir: str | None = None  # where modules of your own are looked for; None: beside the sweep file
+    model: ModelSpec
     task: Task
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
+    evaluation: Evaluation = Evaluation()
     start_with: tuple[Mapping[str, Scalar], ...] = ()  # tried first; a parameter left out is sampled
     try_defaults: bool = Field(default=True, strict=True)  # then the library's default configuration, for each method
     budget: Budget

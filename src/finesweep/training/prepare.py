@@ -44,12 +44,13 @@ class Prepared:
 def prepare(spec: SweepSpec, *, cache_dir: Path) -> Prepared:
     """Check the data and tokenise it unless that is done already. Raises DataError or ModelError."""
     quiet()
-    source = resolve_model(spec.model, cache_dir=cache_dir)
+    source = resolve_model(spec.model.name, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     most = max_positions(source, tokenizer)
     if most is not None and spec.data.max_length > most:
         raise DataError(
-            f"data.max_length: {spec.data.max_length} tokens are more than {spec.model} has positions for ({most}). "
+            f"data.max_length: {spec.data.max_length} tokens are more than {spec.model.name} has positions for "
+            f"({most}). "
             f"Lower it to {most} or less, or choose another model."
         )
     key, data_fingerprint = _fingerprints(spec, tokenizer)
@@ -91,7 +92,8 @@ def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
     data = spec.data
     columns = task_kind(spec.task).columns(data)
     chosen = [spec.task, *columns, data.max_train_rows, data.max_validation_rows, data.seed]
-    rows = _digest([*chosen, _file_digest(data.train, "train"), _file_digest(data.validation, "validation")])
+    files = [_file_digest(str(getattr(data, split)), split) for split in ("train", "validation")]
+    rows = _digest([*chosen, *files])
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     tokens = [type(tokenizer).__name__, vocabulary, tokenizer.eos_token_id]
@@ -101,7 +103,7 @@ def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
 def _write(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
     data, kind = spec.data, task_kind(spec.task)
     if spec.task == "causal-lm" and tokenizer.eos_token_id is None:
-        raise DataError(f"model: the tokenizer of {spec.model} has no end-of-text token. Choose another model.")
+        raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")
     columns = kind.columns(data)
     train, validation = (
         read_split(data, split, task=spec.task, columns=columns, scratch_dir=folder)

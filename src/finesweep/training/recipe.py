@@ -307,7 +307,7 @@ class _Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transform
             self._trainer.model,
             self._tokenizer,
             self._trainer.trained_weights(),
-            reference=self._spec.model,
+            reference=self._spec.model.name,
             task=self._spec.task,
             step=step,
             value=value,

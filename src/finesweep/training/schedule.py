@@ -22,7 +22,7 @@ class Schedule:
     device_batch_size: int  # divides batch_size: spec.settings sees to that
     accumulation: int
     optimizer_steps: int
-    warmup_asked: int
+    warmup_asked: int  # of a ratio: what it comes to
     warmup_steps: int
 
     @property
@@ -44,14 +44,17 @@ def plan(settings: TrainingSpec, *, n_rows: int, drop_last: bool = False) -> Sch
             "Set it to false or lower batch_size."
         )
     optimizer_steps = math.ceil(settings.epochs * math.ceil(examples_per_epoch / settings.batch_size))
+    warmup = settings.warmup_steps
+    if settings.warmup_ratio is not None:
+        warmup = math.ceil(settings.warmup_ratio * optimizer_steps)
     return Schedule(
         examples_per_epoch=examples_per_epoch,
         batch_size=settings.batch_size,
         device_batch_size=device_batch_size,
         accumulation=settings.batch_size // device_batch_size,
         optimizer_steps=optimizer_steps,
-        warmup_asked=settings.warmup_steps,
-        warmup_steps=min(settings.warmup_steps, optimizer_steps),
+        warmup_asked=warmup,
+        warmup_steps=min(warmup, optimizer_steps),
     )
 
 

@@ -60,8 +60,9 @@ class TransformersTrainerFactory:
             )
         if self.model_fingerprint not in (None, prepared.model_fingerprint):
             raise ModelError(
-                f"model: {self.spec.model} has changed since the sweep began (fingerprint {self.model_fingerprint}, "
-                f"now {prepared.model_fingerprint}). Restore its files, or begin a new sweep under another --name."
+                f"model: {self.spec.model.name} has changed since the sweep began "
+                f"(fingerprint {self.model_fingerprint}, now {prepared.model_fingerprint}). Restore its files, or begin a "
+                "new sweep under another --name."
             )
 
 
@@ -78,7 +79,7 @@ class TransformersTrainer:
 
 
 def load_shared(spec: SweepSpec, prepared: Prepared, *, cache_dir: Path) -> Shared:
-    source = resolve_model(spec.model, cache_dir=cache_dir)
+    source = resolve_model(spec.model.name, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     return Shared(
         tokenizer=tokenizer,

@@ -17,6 +17,7 @@ from finesweep.results.columns import (
     wider_dtype,
 )
 from finesweep.results.frames import Results
+from finesweep.spec.settings import has_effect
 from finesweep.spec.sweep import SweepSpec
 from finesweep.views.tables import Column, Table, best_first, trials_table
 
@@ -93,7 +94,9 @@ def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str
         else:
             setting = getattr(spec.training, name, None)
             fitting = dtype if setting is None else wider_dtype(dtype, scalar_dtype(setting))
-            columns[column] = pd.Series([setting] * len(frame), index=frame.index, dtype=fitting)
+            methods = frame.get("method", pd.Series([spec.training.method] * len(frame)))
+            values = [setting if has_effect(name, method=method) else None for method in methods]
+            columns[column] = pd.Series(values, index=frame.index, dtype=fitting)
     return frame[list(TRIAL_COLUMNS)].assign(**columns)
 
 

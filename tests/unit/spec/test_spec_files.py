@@ -59,11 +59,13 @@ def test_six_faults_in_two_files_give_six_messages_in_the_order_of_the_files(fil
 
 
 def test_load_raises_with_the_faults_that_check_finds(files: Files) -> None:
-    files.edit("sweep", "task: classification", "task: regression")
+    files.edit("sweep", "task: classification", "task: ranking")
     with pytest.raises(SpecError) as caught:
         files.load()
     assert caught.value.faults == files.check().faults
-    assert str(caught.value).endswith('task "regression" is unknown. Known: causal-lm, classification.')
+    assert str(caught.value).endswith(
+        'task "ranking" is unknown. Known: causal-lm, classification, multi-label-classification, regression.'
+    )
 
 
 def test_files_are_shown_as_they_were_given(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +173,8 @@ def test_an_override_may_replace_an_item_of_a_list(files: Files) -> None:
     [
         ("training.sead=1", '--set: training.sead: setting "sead" is unknown; did you mean "seed"?'),
         ("training.seed=-1", "--set: training.seed: seed is -1 but must be at least 0."),
-        ("nmae=x", '--set: nmae: key "nmae" is unknown; did you mean "name"? Known: artifacts, budget, data, model,'
-         " name, resources, results, start_with, study, task, trainer, training, try_defaults."),
+        ("nmae=x", '--set: nmae: key "nmae" is unknown; did you mean "name"? Known: artifacts, budget, code_dir,'
+         " data, evaluation, model, name, resources, results, start_with, study, task, trainer, training, try_defaults."),
         ("study.parameters.epoch.low=1", '--set: study.parameters.epoch: key "epoch" is unknown; did you mean "epochs"?'
          " Known: batch_size, epochs, learning_rate, method, unfrozen_layers, weight_decay."),
         ("start_with.3.epochs=1", "--set: start_with.3: this is a list of 1; give a number from 0 below that."),

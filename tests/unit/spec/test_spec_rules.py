@@ -111,8 +111,8 @@ STUDY_CASES = [
     (EPOCHS, "epochs: {type: int, low: 0, high: 5}", "parameters.epochs.low: epochs is 0 but must be above 0."),
     (EPOCHS, "warmup_steps: {type: int, low: -5, high: 5}", "parameters.warmup_steps.low: warmup_steps is -5 but must be at"
      " least 0."),
-    (METHOD, "method: {type: categorical, choices: [feature-extraction, full, lora]}", "parameters.method.choices.2: method"
-     ' "lora" is unknown. Known: feature-extraction, full.'),
+    (METHOD, "method: {type: categorical, choices: [feature-extraction, full, adapter]}", "parameters.method.choices.2: method"
+     ' "adapter" is unknown. Known: feature-extraction, full, lora.'),
     (EPOCHS, "fp16: {type: categorical, choices: [true, 0]}", "parameters.fp16.choices.1: 0 is not true or false, which fp16"
      " must be."),
     (EPOCHS, "lr_scheduler_type: {type: categorical, choices: [linear, cosin]}", "parameters.lr_scheduler_type.choices.1:"
@@ -127,8 +127,8 @@ STUDY_CASES = [
     (EPOCHS, "epoch: {type: int, low: 2, high: 5}", 'parameters.epoch: setting "epoch" is unknown; did you mean "epochs"?'),
     (EPOCHS, "num_train_epochs: {type: int, low: 2, high: 5}", "parameters.num_train_epochs: num_train_epochs is finesweep's to"
      " set: write `epochs`."),
-    (EPOCHS, "warmup_ratio: {type: float, low: 0, high: 0.1}", "parameters.warmup_ratio: warmup_ratio is no setting:"
-     " transformers 5 knows only `warmup_steps`; give those."),
+    (EPOCHS, "warmup_steps: {type: int, low: 0, high: 9}\n  warmup_ratio: {type: float, low: 0, high: 0.1}", "parameters.warmup_ratio: warmup_ratio and warmup_steps are two"
+     " ways to say one thing. Keep one of them."),
     (EPOCHS, "seed: {type: int, low: 2, high: 5}", "parameters.seed: seed cannot be searched: it comes from the sweep, so that"
      " trials differ by their parameters alone. Fix it under `training`."),
     (EPOCHS, "xq: {type: int, low: 2, high: 5}", 'parameters.xq: setting "xq" is unknown. Known:'),
@@ -182,7 +182,7 @@ SWEEP_CASES = [
      " digits, dots, dashes and underscores, at most 80."),
     ("name: tickets\n", "", " name: this key is missing. Add it, as in `name: my-sweep`."),
     ("task: classification", "task: clasification", '4: task: task "clasification" is unknown; did you mean "classification"?'
-     " Known: causal-lm, classification."),
+     " Known: causal-lm, classification, multi-label-classification, regression."),
     ("task: classification", "task: classification\nbudgets: 3", '5: budgets: key "budgets" is unknown; did you mean "budget"?'),
     ("validation: v.jsonl", "validation: v.jsonl, max_length: 4", "5: data.max_length: max_length is 4 but must be at least 8."),
     # fixed settings
@@ -412,7 +412,7 @@ def test_unfrozen_layers_without_effect(files: Files) -> None:
     files.edit("study", f"  {METHOD}\n", "")
     files.edit("study", "  unfrozen_layers: {type: int, low: 0, high: 2, when: {method: feature-extraction}}\n", "")
     files.edit("sweep", "method: full, ", "")
-    assert "method full trains all layers" in files.notes("training.unfrozen_layers=2")[0]
+    assert "this has no effect: the method is full" in files.notes("training.unfrozen_layers=2")[0]
 
 
 def test_a_patient_pruner_may_stand_alone(files: Files) -> None:
