@@ -61,8 +61,8 @@ class TransformersTrainerFactory:
         if self.model_fingerprint not in (None, prepared.model_fingerprint):
             raise ModelError(
                 f"model: {self.spec.model.name} has changed since the sweep began "
-                f"(fingerprint {self.model_fingerprint}, now {prepared.model_fingerprint}). Restore its files, or begin a "
-                "new sweep under another --name."
+                f"(fingerprint {self.model_fingerprint}, now {prepared.model_fingerprint}). Restore its files, or "
+                "begin a new sweep under another --name."
             )
 
 

@@ -174,7 +174,8 @@ def test_an_override_may_replace_an_item_of_a_list(files: Files) -> None:
         ("training.sead=1", '--set: training.sead: setting "sead" is unknown; did you mean "seed"?'),
         ("training.seed=-1", "--set: training.seed: seed is -1 but must be at least 0."),
         ("nmae=x", '--set: nmae: key "nmae" is unknown; did you mean "name"? Known: artifacts, budget, code_dir,'
-         " data, evaluation, model, name, resources, results, start_with, study, task, trainer, training, try_defaults."),
+         " data, evaluation, model, name,"
+         " resources, results, start_with, study, task, trainer, training, try_defaults."),
         ("study.parameters.epoch.low=1", '--set: study.parameters.epoch: key "epoch" is unknown; did you mean "epochs"?'
          " Known: batch_size, epochs, learning_rate, method, unfrozen_layers, weight_decay."),
         ("start_with.3.epochs=1", "--set: start_with.3: this is a list of 1; give a number from 0 below that."),
