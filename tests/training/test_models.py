@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from finesweep.errors import ModelError
-from finesweep.training.models import BaseModel, load_model, load_tokenizer, pad_id_of, resolve_model
+from finesweep.training.encoding import pad_id_of
+from finesweep.training.models import BaseModel, load_model, load_tokenizer, resolve_model
 
 
 def same(one: Any, other: Any) -> bool:

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from finesweep.errors import ModelError
 from finesweep.layout import trial_dir
 from finesweep.spec.sweep import Task
+from finesweep.training.encoding import Tokenizer, pad_id_of
 from finesweep.training.models import Model, load_model, resolve_model
-from finesweep.training.tasks import Tokenizer, pad_id_of, task_kind
+from finesweep.training.tasks import task_kind
 from finesweep.training.whole_folder import write_whole
 
 _MANIFEST = "checkpoint.json"  # names and sizes of the other files, and where the trial stood

@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import Task
-from finesweep.training.tasks import Tokenizer, pad_id_of, task_kind
+from finesweep.training.encoding import Tokenizer, pad_id_of
+from finesweep.training.tasks import task_kind
 from finesweep.training.whole_folder import write_whole
 
 Model = Any  # transformers.PreTrainedModel, which is untyped here

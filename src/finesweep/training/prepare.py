@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ import datasets
 from filelock import FileLock
 
 from finesweep.errors import DataError
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, columns_of
+from finesweep.training.encoding import EncodedRow, encode_completion, encode_labelled
 from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
-from finesweep.training.tasks import EncodedRow, task_kind
 from finesweep.training.whole_folder import write_whole
 
 LAYOUT = 1  # raise it when the cached files change their meaning
@@ -90,7 +90,7 @@ def quiet() -> None:
 def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
     """Return the key of the tokenised rows, and what the rows themselves are recognised by."""
     data = spec.data
-    columns = task_kind(spec.task).columns(data)
+    columns = columns_of(data, spec.task).values()
     chosen = [spec.task, *columns, data.max_train_rows, data.max_validation_rows, data.seed]
     files = [_file_digest(str(getattr(data, split)), split) for split in ("train", "validation")]
     rows = _digest([*chosen, *files])
@@ -101,15 +101,16 @@ def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
 
 
 def _write(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
-    data, kind = spec.data, task_kind(spec.task)
+    data = spec.data
     if spec.task == "causal-lm" and tokenizer.eos_token_id is None:
         raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")
-    columns = kind.columns(data)
+    text_column, target_column = columns_of(data, spec.task).values()
     train, validation = (
-        read_split(data, split, task=spec.task, columns=columns, scratch_dir=folder)
+        read_split(data, split, task=spec.task, columns=(text_column, target_column), scratch_dir=folder)
         for split in ("train", "validation")
     )
     by_class = spec.task == "classification"
+    encode: Callable[..., list[EncodedRow | None]] = encode_labelled if by_class else encode_completion
     train = _choose(train, data.max_train_rows, seed=data.seed, by_class=by_class)
     validation = _choose(validation, data.max_validation_rows, seed=data.seed, by_class=by_class)
     labels: list[Label] = class_labels(train, validation, data) if by_class else []
@@ -120,12 +121,12 @@ def _write(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
         encoded: list[EncodedRow | None] = []
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            encoded += kind.encode(tokenizer, rows.inputs[chunk], targets[chunk], max_length=data.max_length)
+            encoded += encode(tokenizer, rows.inputs[chunk], targets[chunk], max_length=data.max_length)
         kept = [row for row in encoded if row is not None]
         notes += _length_notes(split, encoded, kept, max_length=data.max_length)
         if not kept:
             raise DataError(
-                f'data.{split}: {getattr(data, split)}: in every row the column "{columns[0]}" alone fills '
+                f'data.{split}: {getattr(data, split)}: in every row the column "{text_column}" alone fills '
                 f"data.max_length ({data.max_length} tokens). Raise max_length."
             )
         if split == "validation":  # scores do not depend on the order, and batches of like lengths need little padding

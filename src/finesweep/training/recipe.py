@@ -24,10 +24,11 @@ from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
+from finesweep.training.encoding import Tokenizer, collator, pad_id_of
 from finesweep.training.methods import Trainable, apply_method
 from finesweep.training.models import BaseModel, Model
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, plan, steps_reached
-from finesweep.training.tasks import TaskKind, Tokenizer, collator, pad_id_of, task_kind
+from finesweep.training.tasks import TaskKind, task_kind
 
 _log = logging.getLogger(__name__)
 
