@@ -1,4 +1,4 @@
-"""docs/files.md is whole and true: every key of sweep and study files is in it, with its default where that is a value."""
+"""docs/files.md is whole and true: every key of sweep and study files is in it, with its default."""
 
 from __future__ import annotations
 
