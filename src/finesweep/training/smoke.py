@@ -24,9 +24,10 @@ from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import collator, pad_id_of
+from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.methods import apply_method
 from finesweep.training.prepare import prepare
-from finesweep.training.recipe import Shared, SweepTrainer, on_cpu, training_arguments
+from finesweep.training.recipe import Shared, on_cpu, training_arguments
 from finesweep.training.schedule import plan
 from finesweep.training.tasks import task_kind
 from finesweep.training.transformers_trainer import check_devices, forget_trial, load_shared
