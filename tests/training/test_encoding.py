@@ -15,3 +15,10 @@ def test_the_mask_goes_by_length_even_where_padding_is_a_word() -> None:
 def test_classes_stay_one_a_row() -> None:
     batch = collator(0)([{"input_ids": [1, 2], "labels": 2}, {"input_ids": [3], "labels": 0}])
     assert batch["labels"].tolist() == [2, 0]
+
+
+def test_numbers_of_rows_and_of_classes_are_no_numbers_of_tokens() -> None:
+    batch = collator(0)([{"input_ids": [1, 2], "labels": 2.5}, {"input_ids": [3], "labels": -1.0}])
+    assert batch["labels"].tolist() == [2.5, -1.0]
+    batch = collator(0)([{"input_ids": [1, 2], "labels": [0.0, 1.0]}, {"input_ids": [3], "labels": [1.0, 1.0]}])
+    assert batch["labels"].tolist() == [[0.0, 1.0], [1.0, 1.0]]

@@ -139,6 +139,7 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
+    yield from _smoothing_faults(draft)
     yield from _method_faults(draft)
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
@@ -270,6 +271,18 @@ def _method_faults(draft: Draft) -> Iterator[Finding]:
             " them. Set training.method to lora, or leave quantize out."
         )
         yield Finding(("model", "quantize"), message)
+
+
+def _smoothing_faults(draft: Draft) -> Iterator[Finding]:
+    """Find labels to be smoothed where no one of several is right."""
+    if draft.task in (None, "classification", "causal-lm"):
+        return
+    name = "label_smoothing_factor"
+    message = f"task {draft.task} has no one right label to smooth. Remove {name}."
+    if name in draft.parameters:
+        yield Finding((*ROOT, name), message)
+    elif draft.fixed.get(name):
+        yield Finding(("training", name), message)
 
 
 def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:

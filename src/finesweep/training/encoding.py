@@ -13,13 +13,14 @@ import torch
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 
+Labels = int | float | list[float] | list[int]  # a class, a number, 0.0 or 1.0 for each class, a token at each place
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase, which is untyped here
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
     input_ids: list[int]
-    labels: int | list[int]
+    labels: Labels
     is_truncated: bool
 
 
@@ -61,7 +62,7 @@ def collator(pad_id: int) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, t
         longest = max(len(row["input_ids"]) for row in rows)
         input_ids = torch.full((len(rows), longest), pad_id)  # (batch, sequence)
         attention_mask = torch.zeros_like(input_ids)
-        per_token = isinstance(rows[0]["labels"], list)
+        per_token = is_per_token(rows[0]["labels"])
         labels = torch.full_like(input_ids, IGNORED) if per_token else torch.tensor([row["labels"] for row in rows])
         for i, row in enumerate(rows):
             n = len(row["input_ids"])
@@ -72,6 +73,10 @@ def collator(pad_id: int) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, t
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
     return collate
+
+
+def is_per_token(labels: Labels) -> bool:
+    return isinstance(labels, list) and isinstance(labels[0], int)
 
 
 def pad_id_of(tokenizer: Tokenizer) -> int:

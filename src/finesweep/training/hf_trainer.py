@@ -46,6 +46,11 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         smoothing = self.args.label_smoothing_factor
         return self._kind.loss_sum(outputs["logits"], labels, smoothing=smoothing) / num_items_in_batch
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        """Count what the loss is the mean of. transformers would count all labels but -100, also of a regression."""
+        counts = [self._kind.n_losses(batch["labels"]) for batch in batch_samples]
+        return torch.stack(counts).sum().to(device) if counts else None
+
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **options)
         self._loss = loss if self._loss is None else self._loss + loss

@@ -1,6 +1,8 @@
 """Metrics from statistics that each row carries on its own, so that the evaluation batch size does not matter.
 
 In: one array row per example. Out: named numbers. It must not know models or data sets.
+
+A number that is not finite passes through. A metric that the rows leave undefined is NaN, without a warning.
 """
 
 from __future__ import annotations
@@ -9,12 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+Array = np.ndarray[Any, Any]
 
-def classification_metrics(statistics: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Mapping[str, float]:
-    """Score `statistics`: (rows, [negative log likelihood, predicted class]) against `labels`: (rows,)."""
-    predicted = statistics[:, 1].astype(int)
+
+def classification_metrics(statistics: Array, labels: Array) -> Mapping[str, float]:
+    """Score `statistics`: (rows, [negative log likelihood, *logits]) against `labels`: (rows,)."""
+    predicted = statistics[:, 1:].argmax(axis=-1)
     return {
         "loss": float(statistics[:, 0].mean(dtype=np.float64)),
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -23,7 +28,38 @@ def classification_metrics(statistics: np.ndarray[Any, Any], labels: np.ndarray[
     }
 
 
-def causal_lm_metrics(statistics: np.ndarray[Any, Any]) -> Mapping[str, float]:
+def multi_label_metrics(statistics: Array, labels: Array) -> Mapping[str, float]:
+    """Score `statistics`: (rows, [mean binary cross entropy, *logits]) against `labels`: (rows, classes) of 0 and 1.
+
+    A class is predicted where its probability is above 0.5. The macro F1 counts a class that neither stands in the
+    rows nor is predicted as 0, as scikit-learn does.
+    """
+    labels = labels.astype(int)
+    predicted = (statistics[:, 1:] > 0).astype(int)
+    return {
+        "loss": float(statistics[:, 0].mean(dtype=np.float64)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "micro_f1": float(f1_score(labels, predicted, average="micro", zero_division=0)),
+        "subset_accuracy": float((labels == predicted).all(axis=-1).mean()),
+    }
+
+
+def regression_metrics(statistics: Array, labels: Array) -> Mapping[str, float]:
+    """Score `statistics`: (rows, [output]) against `labels`: (rows,)."""
+    outputs, labels = statistics[:, 0].astype(np.float64), labels.astype(np.float64)
+    errors = outputs - labels
+    mean_square = float((errors**2).mean())
+    spread = float(((labels - labels.mean()) ** 2).mean())
+    return {
+        "loss": mean_square,
+        "mae": float(np.abs(errors).mean()),
+        "rmse": float(np.sqrt(mean_square)),
+        "r2": 1 - mean_square / spread if spread else np.nan,
+        "spearman": _spearman(outputs, labels),
+    }
+
+
+def causal_lm_metrics(statistics: Array) -> Mapping[str, float]:
     """Score `statistics`: (rows, [summed negative log likelihood, tokens, tokens predicted right])."""
     nll, n_tokens, n_right = statistics.sum(axis=0, dtype=np.float64)
     loss = nll / n_tokens
@@ -34,3 +70,11 @@ def causal_lm_metrics(statistics: np.ndarray[Any, Any]) -> Mapping[str, float]:
         "perplexity": float(perplexity),
         "token_accuracy": float(n_right / n_tokens),
     }
+
+
+def _spearman(outputs: Array, labels: Array) -> float:
+    """Correlate ranks; undefined where all values on one side are equal or one is no number."""
+    is_constant = (outputs == outputs[0]).all() or (labels == labels[0]).all()
+    if is_constant or np.isnan(outputs).any():
+        return np.nan
+    return float(spearmanr(outputs, labels).statistic)

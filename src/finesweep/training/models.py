@@ -22,7 +22,7 @@ from filelock import FileLock
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import Task
 from finesweep.training.encoding import Tokenizer, pad_id_of
-from finesweep.training.tasks import task_kind
+from finesweep.training.tasks import head_arguments, task_kind
 from finesweep.training.whole_folder import write_whole
 
 Model = Any  # transformers.PreTrainedModel, which is untyped here
@@ -102,19 +102,13 @@ def load_model(
     source: ModelSource, *, task: Task, labels: Sequence[str], pad_id: int, seed: int
 ) -> tuple[Model, frozenset[str]]:
     """Load from files in full precision, and name the parameters that `seed` drew because no file held them."""
-    head = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "ignore_mismatched_sizes": True,  # the head of another task is replaced
-    }
     transformers.set_seed(seed)
     try:
         model, info = task_kind(task).model_class.from_pretrained(
             source.location,
             dtype=torch.float32,  # mixed precision keeps these as its master weights
             output_loading_info=True,
-            **(head if task == "classification" else {}),
+            **head_arguments(task, labels),
         )
     except (OSError, ValueError) as error:
         raise _not_loaded(source, "model", error) from error

@@ -23,7 +23,7 @@ from finesweep.spec.grid import extremes, largest
 from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.training.checkpoints import TrialFolder
-from finesweep.training.encoding import collator, pad_id_of
+from finesweep.training.encoding import collator, is_per_token, pad_id_of
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.methods import apply_method
 from finesweep.training.prepare import prepare
@@ -147,7 +147,7 @@ def _full_rows(rows: datasets.Dataset, n: int, max_length: int) -> datasets.Data
     """Repeat rows until there are `n`, and the tokens of each until it is full."""
 
     def fill(values: Any) -> Any:
-        return (values * (max_length // len(values) + 1))[:max_length] if isinstance(values, list) else values
+        return (values * (max_length // len(values) + 1))[:max_length] if is_per_token(values) else values
 
     chosen = [rows[i % len(rows)] for i in range(n)]
     return datasets.Dataset.from_list([{key: fill(value) for key, value in row.items()} for row in chosen])

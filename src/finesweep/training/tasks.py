@@ -5,7 +5,7 @@ In: logits and labels. Out: tensors, named metrics. It must not know text, trial
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,20 @@ import transformers
 
 from finesweep.spec.sweep import METRICS, Task
 from finesweep.training.encoding import IGNORED
-from finesweep.training.metrics import causal_lm_metrics, classification_metrics
+from finesweep.training.metrics import (
+    causal_lm_metrics,
+    classification_metrics,
+    multi_label_metrics,
+    regression_metrics,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
     metric_names: tuple[str, ...]
     model_class: Any
-    loss_sum: Callable[..., torch.Tensor]
+    loss_sum: Callable[..., torch.Tensor]  # of a batch; over n_losses it is the mean
+    n_losses: Callable[[torch.Tensor], torch.Tensor]  # labels -> what that sum is taken over
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
     compute_metrics: Callable[[Any], Mapping[str, float]]
     eval_rows: int  # per evaluation batch, at least; the training batch where that is larger
@@ -31,9 +37,41 @@ def task_kind(task: Task) -> TaskKind:
     return _KINDS[task]
 
 
+def head_arguments(task: Task, labels: Sequence[str]) -> dict[str, Any]:
+    """Tell `from_pretrained` what head the task takes. `labels` name the outputs of a classifier.
+
+    The problem is named too: a model that was trained for another one carries that in its configuration, and whoever
+    loads our weights with plain transformers would be given the other one's loss.
+    """
+    if task == "causal-lm":
+        return {}
+    replaced = {"ignore_mismatched_sizes": True}  # the head of another task
+    if task == "regression":
+        return {"num_labels": 1, "problem_type": "regression", **replaced}
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification" if task == "classification" else "multi_label_classification",
+        **replaced,
+    }
+
+
 def class_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
     """Sum the cross entropy of logits: (batch, classes) over the batch."""
     return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+
+
+def multi_label_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Sum the binary cross entropy of logits: (batch, classes) over batch and classes."""
+    assert smoothing == 0, "the spec refuses to smooth labels of this task"
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
+
+
+def squared_error_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Sum the squared errors of logits: (batch, 1) over the batch."""
+    assert smoothing == 0, "the spec refuses to smooth labels of this task"
+    return torch.nn.functional.mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
 
 
 def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
@@ -48,11 +86,32 @@ def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: flo
     )
 
 
+def n_elements(labels: torch.Tensor) -> torch.Tensor:
+    """Count labels that all bear loss: a regression's may be -100 and mean it."""
+    return torch.tensor(labels.numel())
+
+
+def n_predicted_tokens(labels: torch.Tensor) -> torch.Tensor:
+    return (labels[:, 1:] != IGNORED).sum()  # nothing stands before the first token to predict it from
+
+
 def class_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Reduce logits: (batch, classes) to (batch, [negative log likelihood, predicted class])."""
+    """Extend logits: (batch, classes) to (batch, [negative log likelihood, *logits])."""
     logits = _first(logits).float()
     nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    return torch.stack([nll, logits.argmax(-1).float()], dim=-1)
+    return torch.cat([nll[:, None], logits], dim=-1)
+
+
+def multi_label_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Extend logits: (batch, classes) to (batch, [mean binary cross entropy, *logits])."""
+    logits = _first(logits).float()
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return torch.cat([losses.mean(-1, keepdim=True), logits], dim=-1)
+
+
+def regression_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Return the outputs: (batch, [number]) as they are."""
+    return _first(logits).float()
 
 
 def token_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -81,14 +140,34 @@ _KINDS: Mapping[Task, TaskKind] = {
         metric_names=tuple(METRICS["classification"]),
         model_class=transformers.AutoModelForSequenceClassification,
         loss_sum=class_loss_sum,
+        n_losses=n_elements,
         row_statistics=class_statistics,
         compute_metrics=lambda prediction: classification_metrics(prediction.predictions, prediction.label_ids),
+        eval_rows=32,
+    ),
+    "multi-label-classification": TaskKind(
+        metric_names=tuple(METRICS["multi-label-classification"]),
+        model_class=transformers.AutoModelForSequenceClassification,
+        loss_sum=multi_label_loss_sum,
+        n_losses=n_elements,
+        row_statistics=multi_label_statistics,
+        compute_metrics=lambda prediction: multi_label_metrics(prediction.predictions, prediction.label_ids),
+        eval_rows=32,
+    ),
+    "regression": TaskKind(
+        metric_names=tuple(METRICS["regression"]),
+        model_class=transformers.AutoModelForSequenceClassification,
+        loss_sum=squared_error_sum,
+        n_losses=n_elements,
+        row_statistics=regression_statistics,
+        compute_metrics=lambda prediction: regression_metrics(prediction.predictions, prediction.label_ids),
         eval_rows=32,
     ),
     "causal-lm": TaskKind(
         metric_names=tuple(METRICS["causal-lm"]),
         model_class=transformers.AutoModelForCausalLM,
         loss_sum=token_loss_sum,
+        n_losses=n_predicted_tokens,
         row_statistics=token_statistics,
         compute_metrics=lambda prediction: causal_lm_metrics(prediction.predictions),
         eval_rows=1,  # logits of a whole vocabulary: no more than training holds at once
