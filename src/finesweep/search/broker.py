@@ -6,10 +6,9 @@ on, so that a broker rebuilt from what the listener stored goes on where this on
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import takewhile
@@ -44,16 +43,12 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.search.known import KnownConfigurations
 from finesweep.search.pruners import make_pruner
 from finesweep.search.records import frozen_trial, is_diverged, told_value
 from finesweep.search.samplers import make_chance, make_sampler, sampler_seed
-from finesweep.search.space import grid_values, list_configurations, stored_parameters, suggest_configuration
+from finesweep.search.space import grid_values, stored_parameters, suggest_configuration
 from finesweep.spec.study import StudySpec
-
-# Repeats of known configurations in a row before the sampler is helped to one that is new.
-REPEATS_BEFORE_HELP = 5
-# In a space too large to list, this many repeats in a row, all but the first few drawn at random, mean its end.
-REPEATS_BEFORE_END = 100
 
 SEEDS = "finesweep:sampler_seeds"  # number of trials there were -> the sampler's seed from then on
 
@@ -129,12 +124,9 @@ class TrialBroker:
         self._in_flight: dict[int, int] = {}  # trial -> its attempt, handed to the backend and not given back
         self._ended: dict[int, int] = {}  # trial that ended while in flight -> its attempts that were begun
         self._twins: defaultdict[int, list[int]] = defaultdict(list)  # trial -> those that wait for its result
-        self._known: dict[str, int] = {}  # configuration -> the trial that has or will have its result
+        self._known = KnownConfigurations(study.parameters, fixed=self._fixed)
         self._n_started_given = 0  # of self._starting
         self._n_charged = 0  # trials that cost work; reused ones do not
-        self._repeats = 0
-        self._unseen: Iterator[Configuration] | None = None
-        self._used_up: str | None = None
         self._halt_reason: str | None = None
         self._pausing = False
         self._restore(history)
@@ -146,7 +138,7 @@ class TrialBroker:
         if self._halt_reason is None:
             if self._queue:
                 return self._hand_out(self._queue.popleft())
-            while self._n_charged < self._n_trials and self._used_up is None:
+            while self._n_charged < self._n_trials and self.used_up is None:
                 number = self._ask()
                 if number is not None:
                     return self._hand_out(number)
@@ -225,7 +217,7 @@ class TrialBroker:
     @property
     def used_up(self) -> str | None:
         """Why there is nothing new to try although the budget would allow it; what has begun is trained to its end."""
-        return self._used_up
+        return self._known.used_up
 
     @property
     def n_unfinished(self) -> int:
@@ -241,7 +233,7 @@ class TrialBroker:
     @property
     def has_work(self) -> bool:
         """Tell whether there is a trial to run: one that waits to go on, or one more within the budget."""
-        may_ask = self._n_charged < self._n_trials and self._used_up is None
+        may_ask = self._n_charged < self._n_trials and self.used_up is None
         return self._halt_reason is None and (bool(self._queue) or may_ask)
 
     def halt(self, reason: str, *, pause: bool) -> None:
@@ -268,16 +260,15 @@ class TrialBroker:
     def _ask(self) -> int | None:
         """Create the next trial; None if its result is known, or will be, or if there is nothing left to try."""
         source, given = self._given()
-        needs_help = given is None and self._repeats >= REPEATS_BEFORE_HELP
+        needs_help = given is None and self._known.needs_help
         if needs_help:
-            given = self._next_unseen()
-            if self._used_up is not None:
+            given = self._known.next_unseen()
+            if self.used_up is not None:
                 return None
         trial, configuration = self._draw(given, at_random=needs_help)
         live = _Live(trial.number, trial, configuration)
         self._live[live.number] = live
-        earlier = self._known.setdefault(_key(configuration), live.number)
-        twin_of = None if earlier == live.number else earlier
+        twin_of = self._known.propose(configuration, live.number)
         self._emit(
             TrialSuggested(
                 number=live.number,
@@ -291,10 +282,8 @@ class TrialBroker:
             )
         )
         if twin_of is None:
-            self._repeats = 0
             self._n_charged += 1
             return live.number
-        self._repeats += 1
         self._wait_for(live, twin_of)
         return None
 
@@ -322,19 +311,6 @@ class TrialBroker:
         # Optuna's grid sampler cannot fill in what a partial configuration leaves out, and covers them all anyway.
         drawn = grid_values(self._spec.parameters).keys()
         return [(source, given) for source, given in starting if drawn <= given.keys()]
-
-    def _next_unseen(self) -> Configuration | None:
-        """Find a configuration that was not tried; None in a space too large to list, and once all is used up."""
-        if self._unseen is None:
-            self._unseen = list_configurations(self._spec.parameters, fixed=self._fixed)
-        if self._unseen is None:
-            if self._repeats >= REPEATS_BEFORE_END:
-                self._used_up = f"the last {self._repeats} proposals were all of configurations that have been tried"
-            return None
-        unseen = next((candidate for candidate in self._unseen if _key(candidate) not in self._known), None)
-        if unseen is None:
-            self._used_up = "the search space is used up: every configuration has been tried"
-        return unseen
 
     def _wait_for(self, live: _Live, twin: int) -> None:
         if twin in self._live:
@@ -455,7 +431,7 @@ class TrialBroker:
     def _settle_twins(self, origin: _Live, *, failed: bool) -> None:
         twins = [self._live[number] for number in self._twins.pop(origin.number, []) if number in self._live]
         if failed:
-            self._known.pop(_key(origin.configuration), None)
+            self._known.forget(origin.configuration)
         if failed and twins and self._n_charged < self._n_trials:
             # A failure is no result: the first of those that waited is trained, the others wait for that one.
             first, *twins = twins
@@ -466,7 +442,7 @@ class TrialBroker:
             self._reuse(twin, origin.number)
 
     def _train_after_all(self, twin: _Live) -> None:
-        self._known[_key(twin.configuration)] = twin.number
+        self._known.keep(twin.configuration, twin.number)
         self._n_charged += 1
         self._queue.append(twin.number)
 
@@ -492,15 +468,13 @@ class TrialBroker:
                 continue
             self._n_charged += 1
             if record.state is not TrialState.FAILED:
-                self._known[_key(record.configuration)] = record.number
+                self._known.keep(record.configuration, record.number)
             if not record.state.is_final:
                 self._queue.append(record.number)
         for record in waiting:
             self._rejoin(record)
-        self._repeats = len(list(takewhile(lambda record: record.reused_from is not None, reversed(history.trials))))
-        if self._repeats >= REPEATS_BEFORE_HELP and self._n_charged < self._n_trials:
-            self._next_unseen()  # notes whether the space is used up
-            self._unseen = None
+        repeats = takewhile(lambda record: record.reused_from is not None, reversed(history.trials))
+        self._known.go_on(n_repeats=len(list(repeats)), may_propose=self._n_charged < self._n_trials)
 
     def _note_seed(self, history: SweepHistory) -> None:
         """Keep with the study which seed the sampler has from which trial on."""
@@ -523,7 +497,7 @@ class TrialBroker:
 
     def _rejoin(self, record: TrialRecord) -> None:
         live = self._live[record.number]
-        earlier = self._known.get(_key(record.configuration))
+        earlier = self._known.find(record.configuration)
         if earlier is not None:
             self._wait_for(live, earlier)
         elif self._n_charged < self._n_trials:  # the one it waited for has failed
@@ -552,8 +526,3 @@ _OPTUNA_STATES = {
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
 }
-
-
-def _key(configuration: Configuration) -> str:
-    """Make equal configurations equal strings; 1, 1.0 and True stay different."""
-    return json.dumps(configuration, sort_keys=True)

@@ -25,7 +25,8 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
-from finesweep.search.broker import BY_HAND, DIVERGED, REPEATS_BEFORE_END, SEEDS, NoTrial
+from finesweep.search.broker import BY_HAND, DIVERGED, SEEDS, NoTrial
+from finesweep.search.known import REPEATS_BEFORE_END
 
 ASHA = {"type": "asha", "first_rung": 100, "reduction_factor": 3}
 COIN = {"batch_size": {"type": "categorical", "choices": [8, 16]}}
