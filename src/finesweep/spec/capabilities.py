@@ -30,13 +30,16 @@ class Capabilities:
     conditions: bool = False  # parameters that not every trial has, branches among them
     categories: bool = True
     continuous: bool = True
+    several_objectives: bool = True
     is_modelled: bool = False  # draws at random until `startup_trials` are there to learn from
 
 
 CAPABILITIES: Mapping[str, Capabilities] = {
     "tpe": Capabilities(learns_from_pruned=True, conditions=True, is_modelled=True),  # multivariate, in groups
     "gp": Capabilities(is_modelled=True),  # fits COMPLETE only, on the parameters that all completed trials share
-    "cmaes": Capabilities(learns_from_pruned=True, categories=False, is_modelled=True),  # consider_pruned_trials
+    "cmaes": Capabilities(  # consider_pruned_trials
+        learns_from_pruned=True, categories=False, several_objectives=False, is_modelled=True
+    ),
     "nsga2": Capabilities(is_modelled=True),  # a generation is bred from COMPLETE trials
     "qmc": Capabilities(learns=False),  # the first trial's parameters span the sequence
     "random": Capabilities(learns=False, conditions=True),
@@ -73,12 +76,15 @@ def _grid_faults(parameters: Parameters) -> Iterator[Finding]:
         yield Finding(("study", "sampler", "type"), message)
 
 
-def sampler_notes(sampler: SamplerSpec, parameters: Parameters, *, prunes: bool, n_trials: int) -> Iterator[Finding]:
+def sampler_notes(
+    sampler: SamplerSpec, parameters: Parameters, *, prunes: bool, n_trials: int, n_objectives: int = 1
+) -> Iterator[Finding]:
     """Find what a sampler does poorly with a space."""
     can = CAPABILITIES[sampler.type]
     at = ("study", "sampler", "type")
     if prunes and can.learns and not can.learns_from_pruned:
-        yield Finding(at, f"sampler {sampler.type} learns nothing from pruned trials; tpe and cmaes do.")
+        who = "tpe and cmaes do" if n_objectives == 1 else "tpe does"
+        yield Finding(at, f"sampler {sampler.type} learns nothing from pruned trials; {who}.")
     if can.is_modelled and sampler.startup_trials >= n_trials:
         message = (
             f"the first {sampler.startup_trials} trials (`startup_trials`) are drawn at random, and the budget is"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from finesweep.spec.faults import Finding, KeyPath, nearest, show, unknown
@@ -113,8 +114,6 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
     if "missing" in kinds:
         example = _EXAMPLES.get(name)
         return f"this key is missing. Add it{f', as in `{name}: {example}`' if example else ''}."
-    if path[-1:] == ("objective",) and isinstance(value, list):
-        return "several objectives are not built yet. Give one, as in `objective: {metric: loss, direction: minimize}`."
     tagged = next((details for details in group if details["type"].startswith("union_tag")), None)
     if tagged is not None:
         return _tag_message(name, value, tagged)
@@ -226,13 +225,13 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
     for part in location:
         here = [step for annotation in here for step in _step(annotation, part)]
     models = [member for annotation in here for member, _ in _members(annotation) if _is_model(member)]
-    return [name for found in models for name in found.model_fields]
+    return [str(name) for found in models for name in _fields(found)]
 
 
 def _step(annotation: Any, part: int | str) -> Iterator[Any]:
     for member, tags in _members(annotation):
-        if _is_model(member) and part in member.model_fields:
-            yield member.model_fields[part].annotation
+        if _is_model(member) and part in _fields(member):
+            yield _fields(member)[part].annotation
         elif part in tags:
             yield member
         elif isinstance(get_origin(member), type) and issubclass(get_origin(member), Mapping):
@@ -255,6 +254,11 @@ def _members(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[tu
         if _is_model(annotation) and "type" in annotation.model_fields:
             tags |= frozenset(typing.get_args(annotation.model_fields["type"].annotation))
         yield annotation, tags
+
+
+def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:
+    """Give a model's fields under the keys that files know."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _is_model(annotation: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_notes
 from finesweep.spec.faults import Finding
+from finesweep.spec.objective_rules import objective_notes
 from finesweep.spec.reference_rules import absent_parameters
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings, space_size
@@ -20,7 +21,11 @@ def find_notes(spec: SweepSpec) -> Iterator[Finding]:
     study, parameters = spec.study, spec.study.parameters
     fixed = fixed_settings(spec.training, parameters)
     yield from sampler_notes(
-        study.sampler, parameters, prunes=not isinstance(study.pruner, NoPruner), n_trials=spec.budget.trials
+        study.sampler,
+        parameters,
+        prunes=not isinstance(study.pruner, NoPruner),
+        n_trials=spec.budget.trials,
+        n_objectives=len(study.objectives),
     )
     yield from _size_notes(spec, fixed)
     if study.pruner.compare_at == "examples" and not isinstance(study.pruner, NoPruner) and "epochs" in parameters:
@@ -29,10 +34,7 @@ def find_notes(spec: SweepSpec) -> Iterator[Finding]:
             " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
         )
         yield Finding(("study", "pruner", "compare_at"), message)
-    better = {**METRICS[spec.task], **GENERATION_METRICS}.get(study.objective.metric)
-    if better is not None and study.objective.direction != better:
-        message = f"{study.objective.metric} is better the other way: did you mean `direction: {better}`?"
-        yield Finding(("study", "objective", "direction"), message)
+    yield from objective_notes(study, {**METRICS[spec.task], **GENERATION_METRICS})
     for name in absent_parameters(Space(parameters, frozenset(), fixed)):
         yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
     yield from _data_notes(spec.data, spec.task)

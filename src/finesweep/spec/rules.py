@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
+from finesweep.spec.objective_rules import metric_faults, objective_paths, several_faults, time_faults
 from finesweep.spec.parameters import (
     BranchedParameter,
     CategoricalParameter,
@@ -42,6 +43,7 @@ from finesweep.spec.study import (
     ThresholdPruner,
 )
 from finesweep.spec.sweep import (
+    COSTS,
     GENERATION_METRICS,
     METRICS,
     Budget,
@@ -64,7 +66,7 @@ class Draft:
 
     task: Task | None
     model: ModelSpec | None
-    objective: Objective | None
+    objectives: Mapping[KeyPath, Objective]  # those that could be read
     sampler: SamplerSpec | None
     pruner: PrunerSpec | None
     parameters: Mapping[str, Parameter]
@@ -93,11 +95,12 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
     raw_parameters = study.get("parameters")
     raw_parameters = raw_parameters if isinstance(raw_parameters, Mapping) else {}
     read = {name: _read(Parameter, value) for name, value in raw_parameters.items()}
+    objectives = {path: _read(Objective, one) for path, one in objective_paths(study.get("objective")).items()}
     training, unread_settings = _read_training(values.get("training", {}))
     return Draft(
         task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
         model=_read(ModelSpec, values.get("model")),
-        objective=_read(Objective, study.get("objective")),
+        objectives={path: one for path, one in objectives.items() if one is not None},
         sampler=_read(SamplerSpec, study.get("sampler", {})),
         pruner=_read(PrunerSpec, study.get("pruner", {"type": "none"})),
         parameters={name: parameter for name, parameter in read.items() if parameter is not None},
@@ -181,7 +184,7 @@ def _evaluation_faults(draft: Draft) -> Iterator[Finding]:
             " messages, or remove this section."
         )
         yield Finding(("evaluation", "generation"), message)
-    taken = {*METRICS[draft.task], "train_loss"}
+    taken = {*METRICS[draft.task], *COSTS, "train_loss"}
     if generation is not None:
         taken |= set(GENERATION_METRICS)
         for name in generation.scorers:
@@ -195,12 +198,13 @@ def _evaluation_faults(draft: Draft) -> Iterator[Finding]:
 
 
 def _objective_faults(draft: Draft) -> Iterator[Finding]:
-    if draft.objective is None or draft.task is None or draft.evaluation is None:
-        return
-    known = measured_metrics(draft.task, draft.evaluation)
-    if draft.objective.metric not in known:
-        message = unknown("metric", draft.objective.metric, known, verb=f"is not measured for task {draft.task}")
-        yield Finding(("study", "objective", "metric"), message)
+    if draft.task is not None and draft.evaluation is not None:
+        known = measured_metrics(draft.task, draft.evaluation)
+        yield from metric_faults(draft.objectives, known=known, task=draft.task)
+    if draft.objectives:
+        yield from several_faults(draft.objectives, draft.sampler)
+    if draft.resources is not None:
+        yield from time_faults(draft.objectives, draft.resources)
 
 
 def _pruner_faults(draft: Draft) -> Iterator[Finding]:

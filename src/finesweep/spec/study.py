@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from finesweep.spec.parameters import Float, Int, Model, Parameter
 
@@ -29,6 +29,14 @@ class Objective(Model):
     def rank(self, number: int, value: float) -> tuple[float, int]:
         """Give a key that sorts trials, or the steps of one, from best to worst; of equals the lower comes first."""
         return (-value if self.direction == "maximize" else value, number)
+
+
+def _listed(value: Any) -> Any:  # Any: whatever stands in a file
+    is_list = isinstance(value, list | tuple) and value
+    return value if is_list else [value]  # an empty list is no objective, and is told as one that is wrong
+
+
+Objectives = Annotated[tuple[Objective, ...], BeforeValidator(_listed)]  # at least one
 
 
 class SamplerSpec(Model):
@@ -117,7 +125,23 @@ PrunerSpec = Annotated[
 
 
 class StudySpec(Model):
-    objective: Objective
+    """What is searched, and how a trial is judged. In files `objective` is one objective or a list of them.
+
+    All values of a trial are those of one step, which the first objective chooses: they belong to one checkpoint.
+    """
+
+    objectives: Objectives = Field(alias="objective")
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = NoPruner(type="none")
     parameters: Mapping[str, Parameter] = Field(min_length=1)
+
+    @property
+    def objective(self) -> Objective:
+        """Give the leading objective: by it trials are pruned, shown as they run, and their best step is chosen."""
+        return self.objectives[0]
+
+    @model_serializer(mode="wrap")
+    def _as_in_files(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = serialize(self)
+        objectives = fields.pop("objectives")
+        return {"objective": objectives[0] if len(objectives) == 1 else objectives, **fields}

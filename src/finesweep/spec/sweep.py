@@ -33,6 +33,11 @@ METRICS: Mapping[Task, Mapping[str, MetricDirection]] = {  # what a report of ea
     },
     "causal-lm": {"loss": "minimize", "perplexity": "minimize", "token_accuracy": "maximize"},
 }
+COSTS: Mapping[str, MetricDirection] = {  # what any trial costs; reported if an objective names it
+    "trainable_parameters": "minimize",  # a count
+    "model_mib": "minimize",  # of all weights, as they are held
+    "train_seconds": "minimize",  # only where trials do not slow each other down
+}
 GENERATION_METRICS: Mapping[
     str, MetricDirection
 ] = {  # beside those of causal-lm where `evaluation.generation` is given

@@ -90,3 +90,39 @@ def test_one_number_is_enough_for_cmaes() -> None:
         trial.suggest_float("x", 0, 1)
         study.tell(trial, float(index))
     assert set(study.ask().relative_params) == {"x"}
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "nsga2", "qmc", "random"])
+def test_who_knows_several_objectives(name: str) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=make_sampler(name))
+    for index in range(6):
+        x, y = (index + 1) / 8, 1 - index / 8
+        study.add_trial(
+            create_trial(
+                params={"x": x, "y": y},
+                distributions={"x": SPACE["x"], "y": SPACE["y"]},
+                values=[x, y],
+                system_attrs={"NSGAIISampler:generation": 0} if name == "nsga2" else {},
+            )
+        )
+    if not CAPABILITIES[name].several_objectives:
+        with pytest.raises(ValueError, match="multi-objective"):
+            study.ask().suggest_float("x", 0, 1)
+        return
+    drawn: set[str] = set()
+    for _ in range(8):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        drawn |= set(trial.relative_params)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert drawn == (set() if name == "random" else {"x", "y"})
+
+
+def test_grid_knows_several_objectives() -> None:
+    grid = optuna.samplers.GridSampler({"x": [0.0, 0.5, 1.0]}, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=grid)
+    trials = [study.ask() for _ in range(2)]
+    drawn = [trial.suggest_float("x", 0, 1) for trial in trials]
+    study.tell(trials[0], [0.0, 1.0])
+    assert len(set(drawn)) == 2
+    assert CAPABILITIES["grid"].several_objectives

@@ -19,15 +19,31 @@ PRUNER = "type: asha\n  first_rung: 20\n  compare_at: progress"
 FULL = "full: {type: float, low: 5e-6, high: 1e-4, log: true}"
 METHOD = "method: {type: categorical, choices: [feature-extraction, full]}"
 START = "{method: full, learning_rate: 3e-5, batch_size: 16}"
+OBJECTIVE = "objective: {metric: macro_f1, direction: maximize}"
+F1 = "{metric: macro_f1, direction: maximize}"
+SIZE = "{metric: trainable_parameters, direction: minimize}"
 P = "study.parameters"
 
 STUDY_CASES = [
     # objective
     ("macro_f1", "macro_f2", 'objective.metric: metric "macro_f2" is not measured for task classification; did you mean'
      ' "macro_f1"? Known: accuracy, loss, macro_f1, mcc.'),
-    ("objective: {metric: macro_f1, direction: maximize}", "objective: [{metric: loss, direction: minimize}]",
-     "objective: several objectives are not built yet. Give one, as in"
-     " `objective: {metric: loss, direction: minimize}`."),
+    (OBJECTIVE, "objective: []", "objective: an empty list is not a mapping. Write it as"
+     " `objective: {metric: accuracy, direction: maximize}`."),
+    (OBJECTIVE, "objective: [loss]", 'objective.0: "loss" is not a mapping.'),
+    (OBJECTIVE, f"objective: [{F1}, {{metric: loss}}]", "objective.1.direction: this key is missing. Add it"),
+    (OBJECTIVE, f"objective: [{F1}, {{metrik: loss, direction: minimize}}]", 'objective.1.metrik: key "metrik" is unknown;'
+     ' did you mean "metric"? Known: direction, metric, value.'),
+    (OBJECTIVE, f"objective: [{F1}, {{metric: los, direction: minimize}}]", 'objective.1.metric: metric "los" is not measured'
+     ' for task classification; did you mean "loss"? Known: accuracy, loss, macro_f1, mcc, model_mib, train_seconds,'
+     " trainable_parameters."),
+    (OBJECTIVE, f"objective: [{F1}, {F1}]", "objective.1.metric: macro_f1 is an objective already. Remove one of the two."),
+    (OBJECTIVE, f"objective: [{F1}, {{metric: loss, direction: minimize, value: last}}]", "objective.1.value: value is last, but"
+     " that of macro_f1 is best: all values of a trial are those of one step, which macro_f1 chooses. Give both the same."),
+    (OBJECTIVE, f"objective: [{SIZE}, {F1}]", "objective.0.metric: trainable_parameters is a cost and says nothing of how good a"
+     " trial is: the first objective must, since trials are pruned by it. Put one of these first, and the cost after it:"
+     " accuracy, loss, macro_f1, mcc."),
+    (OBJECTIVE, f"objective: {SIZE}", "objective.metric: trainable_parameters is a cost and says nothing of how good"),
     ("direction: maximize", "direction: max", 'objective.direction: direction "max" is unknown. Known: maximize, minimize.'),
     ("direction: maximize", "direction: 1", "objective.direction: 1 is not one of maximize, minimize."),
     ("metric: macro_f1", "metric: ''", "objective.metric: metric is \"\" but must be something: it may not be empty."),

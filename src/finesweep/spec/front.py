@@ -1,0 +1,40 @@
+"""The Pareto front: the trials that no other trial beats. With one objective it is the best trial alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from finesweep.events import Report
+from finesweep.spec.study import Objective
+
+Number = TypeVar("Number", int, tuple[int, int])  # names a trial; of equals the lower one came first
+
+
+def pareto_front(values: Mapping[Number, Sequence[float]], objectives: Sequence[Objective]) -> list[Number]:
+    """Name the trials that none is at least as good as in every objective, best first by the leading one.
+
+    `values` has each trial's values in the order of the objectives. Of trials equal in all of them the lowest number
+    stands for the others, as the best of one objective does.
+    """
+    ranks = {number: _rank(of_trial, objectives) for number, of_trial in values.items()}
+    front: list[Number] = []
+    for number in sorted(ranks, key=lambda number: (ranks[number], number)):  # what beats a trial stands before it
+        if not any(_is_as_good(ranks[other], ranks[number]) for other in front):
+            front.append(number)
+    return front
+
+
+def values_at(step: int, reports: Iterable[Report], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Give the objectives' values in the report of a step."""
+    report = next(report for report in reports if report.step == step)
+    return tuple(report.metrics[objective.metric] for objective in objectives)
+
+
+def _rank(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Turn values so that lower is better in all of them."""
+    return tuple(objective.rank(0, value)[0] for objective, value in zip(objectives, values, strict=True))
+
+
+def _is_as_good(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
