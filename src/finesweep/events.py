@@ -154,11 +154,17 @@ class TrialFinished:
     number: int
     state: TrialState  # COMPLETE, PRUNED or FAILED
     reason: str | None
-    value: float | None  # COMPLETE: the objective; PRUNED: None
+    value: float | None  # COMPLETE: the leading objective; PRUNED: None
     value_step: int | None  # the step that the value came from
     reused_from: int | None = None
+    other_values: tuple[float, ...] = ()  # COMPLETE: of the other objectives, at the same step
     attributes: Mapping[str, Any] = field(default_factory=dict)  # what sampler and pruner keep with the trial
     study_attributes: Mapping[str, Any] = field(default_factory=dict)  # and with the study
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Give the values of all objectives, the leading one first; nothing unless COMPLETE."""
+        return () if self.value is None else (self.value, *self.other_values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from finesweep.events import (
 from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.inline import InlineBackend
 from finesweep.scheduling.simulated import Raises, SimulatedBackend, Stage
-from finesweep.search.broker import DIVERGED, RUNG, TrialBroker
+from finesweep.search.broker import TrialBroker
+from finesweep.search.judge import DIVERGED, RUNG
 
 Script = Callable[[TrialSpec], Sequence[Stage]]
 MakeBackend = Callable[..., Backend]

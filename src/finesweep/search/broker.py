@@ -6,7 +6,6 @@ on, so that a broker rebuilt from what the listener stored goes on where this on
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,18 +42,16 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.search.judge import BY_HAND, Judge, Values, step_of_value
 from finesweep.search.known import KnownConfigurations
 from finesweep.search.pruners import make_pruner
-from finesweep.search.records import frozen_trial, is_diverged, told_value
+from finesweep.search.records import missing_metric
 from finesweep.search.samplers import make_chance, make_sampler, sampler_seed
 from finesweep.search.space import grid_values, stored_parameters, suggest_configuration
+from finesweep.spec.front import values_of
 from finesweep.spec.study import StudySpec
 
 SEEDS = "finesweep:sampler_seeds"  # number of trials there were -> the sampler's seed from then on
-
-RUNG = "rung"
-DIVERGED = "diverged"
-BY_HAND = "by hand"
 
 
 class NoTrial(StrEnum):
@@ -74,7 +71,7 @@ class _Live:
     attempts: int = 0
     lost: int = 0
     decisions: dict[int, Decision] = field(default_factory=dict)  # by step
-    values: dict[int, float] = field(default_factory=dict)  # the objective's metric by step
+    values: dict[int, Values] = field(default_factory=dict)  # of the objectives, by step
 
 
 class TrialBroker:
@@ -113,10 +110,11 @@ class TrialBroker:
         self.study: Study = optuna.create_study(
             storage=self._storage,
             study_name=name,
-            direction=study.objective.direction,
+            directions=[objective.direction for objective in study.objectives],
             sampler=make_sampler(study, n_trials_before=len(history.trials)),
             pruner=make_pruner(study.pruner, grid),
         )
+        self._judge = Judge(self.study, study)
         self._chance = make_chance(study, n_trials_before=len(history.trials))
         self._study_id = self._storage.get_study_id_from_name(name)
         self._live: dict[int, _Live] = {}
@@ -168,7 +166,7 @@ class TrialBroker:
         known = live.decisions.get(report.step)
         if known is not None:
             return self._or_pause(known, report)
-        return self._judge(live, report)
+        return self._decide(live, report)
 
     def poll(self, number: int) -> Decision:
         """Answer a worker that asks between reports."""
@@ -250,7 +248,7 @@ class TrialBroker:
         live = self._live.get(number)
         if live is None:
             return False
-        self._prune(live, BY_HAND)
+        self._end(live, TrialState.PRUNED, BY_HAND)
         if number in self._queue:
             self._queue.remove(number)
         return True
@@ -325,23 +323,18 @@ class TrialBroker:
 
     # --- judging ------------------------------------------------------------------------------------------------
 
-    def _judge(self, live: _Live, report: Report) -> Decision:
-        metric = self._spec.objective.metric
-        value = report.metrics.get(metric)
-        if value is None:
+    def _decide(self, live: _Live, report: Report) -> Decision:
+        missing = missing_metric(report, self._spec.objectives)
+        if missing is not None:
             known = ", ".join(sorted(report.metrics)) or "none"
-            self._fail(
-                live,
-                f'objective.metric "{metric}" is not among the reported metrics ({known})',
-                self._reported(live, report, Decision.STOP),
-            )
+            reason = f'objective.metric "{missing}" is not among the reported metrics ({known})'
+            self._fail(live, reason, self._reported(live, report, Decision.STOP))
             return Decision.STOP
-        live.trial.report(told_value(report, self._spec.objective), report.step)
-        live.values[report.step] = value
-        if is_diverged(report, metric):
-            return self._stop(live, report, DIVERGED)
-        if not report.final and live.trial.should_prune():
-            return self._stop(live, report, RUNG)
+        stop = self._judge.judge(live.number, report)
+        if stop is not None:
+            self._end(live, TrialState.PRUNED, stop, self._reported(live, report, Decision.STOP))
+            return Decision.STOP
+        live.values[report.step] = values_of(report, self._spec.objectives)
         live.decisions[report.step] = Decision.CONTINUE
         self._emit(self._reported(live, report, Decision.CONTINUE))
         return self._or_pause(Decision.CONTINUE, report)
@@ -349,27 +342,17 @@ class TrialBroker:
     def _or_pause(self, decision: Decision, report: Report) -> Decision:
         return Decision.PAUSE if self._pausing and decision is Decision.CONTINUE and not report.final else decision
 
-    def _stop(self, live: _Live, report: Report, reason: str) -> Decision:
-        self._prune(live, reason, self._reported(live, report, Decision.STOP))
-        return Decision.STOP
-
     def _reported(self, live: _Live, report: Report, decision: Decision) -> Reported:
         return Reported(live.number, live.attempts, report, decision, self._attributes(live.number))
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
     def _complete(self, live: _Live, *before: Event) -> None:
-        finite = {step: value for step, value in live.values.items() if math.isfinite(value)}
-        if not finite:
+        step = step_of_value(live.values, self._spec.objective)
+        if step is None:
             self._fail(live, f'the trainer returned without reporting "{self._spec.objective.metric}"', *before)
             return
-        objective = self._spec.objective
-        best = min(finite, key=lambda step: objective.rank(step, finite[step]))  # the earliest of equals
-        step = max(finite) if objective.value == "last" else best
-        self._end(live, TrialState.COMPLETE, None, *before, value=finite[step], value_step=step)
-
-    def _prune(self, live: _Live, reason: str, *before: Event) -> None:
-        self._end(live, TrialState.PRUNED, reason, *before)
+        self._end(live, TrialState.COMPLETE, None, *before, values=live.values[step], value_step=step)
 
     def _fail(self, live: _Live, reason: str, *before: Event) -> None:
         self._end(live, TrialState.FAILED, reason, *before)
@@ -385,13 +368,12 @@ class TrialBroker:
     def _reuse(self, live: _Live, origin: int) -> None:
         """End a trial with the result of an earlier one of the same configuration."""
         earlier = self._storage.get_trial(self._trial_id(origin))
-        for step, value in earlier.intermediate_values.items():
-            live.trial.report(value, step)
+        self._judge.take_over(live.number, origin)
         self._end(
             live,
             next(state for state, theirs in _OPTUNA_STATES.items() if theirs is earlier.state),
             earlier.user_attrs.get("reason"),
-            value=earlier.value if earlier.state is OptunaState.COMPLETE else None,
+            values=tuple(earlier.values) if earlier.state is OptunaState.COMPLETE else None,
             value_step=earlier.user_attrs.get("value_step"),
             reused_from=origin,
         )
@@ -402,14 +384,14 @@ class TrialBroker:
         state: TrialState,
         reason: str | None,
         *before: Event,
-        value: float | None = None,
+        values: Values | None = None,
         value_step: int | None = None,
         reused_from: int | None = None,
     ) -> None:
         for key, item in {"reason": reason, "value_step": value_step, "reused_from": reused_from}.items():
             if item is not None:
                 live.trial.set_user_attr(key, item)
-        self.study.tell(live.trial, value, state=_OPTUNA_STATES[state])
+        self._judge.end(live.number, _OPTUNA_STATES[state], values)
         del self._live[live.number]
         if live.number in self._in_flight:
             self._ended[live.number] = live.attempts
@@ -419,7 +401,8 @@ class TrialBroker:
                 number=live.number,
                 state=state,
                 reason=reason,
-                value=value,
+                value=values[0] if values else None,
+                other_values=values[1:] if values else (),
                 value_step=value_step,
                 reused_from=reused_from,
                 attributes=self._attributes(live.number),
@@ -460,7 +443,7 @@ class TrialBroker:
         ]
         for record in history.trials:
             origin = record.number if record.reused_from is None else record.reused_from
-            self.study.add_trial(frozen_trial(record, reports[origin], self._spec.objective))
+            self._judge.restore(record, reports[origin])
             self._n_started_given += record.source is not Source.SAMPLER
             if not record.state.is_final:
                 self._live[record.number] = self._revived(record)
@@ -484,7 +467,6 @@ class TrialBroker:
         self._storage.set_study_system_attr(self._study_id, SEEDS, seeds)
 
     def _revived(self, record: TrialRecord) -> _Live:
-        metric = self._spec.objective.metric
         return _Live(
             number=record.number,
             trial=Trial(self.study, self._trial_id(record.number)),
@@ -492,7 +474,7 @@ class TrialBroker:
             attempts=record.attempts,
             lost=record.lost_attempts,
             decisions={report.step: Decision.CONTINUE for report in record.reports},
-            values={report.step: report.metrics[metric] for report in record.reports if metric in report.metrics},
+            values={report.step: values_of(report, self._spec.objectives) for report in record.reports},
         )
 
     def _rejoin(self, record: TrialRecord) -> None:

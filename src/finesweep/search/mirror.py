@@ -50,7 +50,7 @@ class OptunaMirror:
         copy = optuna.create_study(
             storage=self._storage,
             study_name=study.study_name,
-            direction=study.direction,
+            directions=study.directions,
             load_if_exists=True,
         )
         self._study_id = self._storage.get_study_id_from_name(copy.study_name)

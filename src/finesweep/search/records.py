@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from optuna.distributions import json_to_distribution
@@ -23,47 +23,61 @@ _STATES = {
 }
 
 
-def is_diverged(report: Report, metric: str) -> bool:
-    """Tell whether the objective or a loss is not finite.
+def is_diverged(report: Report, objectives: Sequence[Objective]) -> bool:
+    """Tell whether an objective or a loss is not finite.
 
     Other metrics may be undefined for good reasons, as a correlation of constant predictions is.
     """
+    judged = {objective.metric for objective in objectives}
     return any(
-        not math.isfinite(value) for name, value in report.metrics.items() if name == metric or name.endswith("loss")
+        not math.isfinite(value) for name, value in report.metrics.items() if name in judged or name.endswith("loss")
     )
 
 
-def told_value(report: Report, objective: Objective) -> float:
-    """Return what Optuna is told of a report: the objective, or the worst of values where it diverged.
+def missing_metric(report: Report, objectives: Sequence[Objective]) -> str | None:
+    """Name an objective that a report lacks and should have: one that diverged need not have them all."""
+    if is_diverged(report, objectives):
+        return None
+    return next((objective.metric for objective in objectives if objective.metric not in report.metrics), None)
+
+
+def told_value(report: Report, objectives: Sequence[Objective]) -> float:
+    """Return what Optuna is told of a report: the leading objective, or the worst of values where it diverged.
 
     An infinity on the wanted side would rank best, and samplers that sort by value put NaN anywhere.
     """
-    if is_diverged(report, objective.metric):
-        return -math.inf if objective.direction == "maximize" else math.inf
-    return report.metrics[objective.metric]
+    leading = objectives[0]
+    if is_diverged(report, objectives):
+        return -math.inf if leading.direction == "maximize" else math.inf
+    return report.metrics[leading.metric]
 
 
-def frozen_trial(record: TrialRecord, reports: Sequence[Report], objective: Objective) -> FrozenTrial:
-    """Make the trial that Optuna would hold: `reports` are its own, or those of the trial whose result it took over."""
-    values = {report.step: told_value(report, objective) for report in reports if objective.metric in report.metrics}
+def told_values(reports: Iterable[Report], objectives: Sequence[Objective]) -> dict[int, float]:
+    """Return what Optuna was told of reports, by step."""
+    return {
+        report.step: told_value(report, objectives) for report in reports if missing_metric(report, objectives) is None
+    }
+
+
+def frozen_trial(record: TrialRecord, values: Sequence[float] | None, told: Mapping[int, float]) -> FrozenTrial:
+    """Make the trial that Optuna would hold: `values` if it is COMPLETE, and what was told of its reports, by step."""
     notes = {"reason": record.reason, "value_step": record.value_step, "reused_from": record.reused_from}
     state = _STATES[record.state]
-    value = record.value
-    if state is OptunaState.PRUNED and values:
-        value = values[max(values)]  # as Optuna's tell does
+    if state is OptunaState.PRUNED and told:
+        values = [told[max(told)]]  # as Optuna's tell does
     return FrozenTrial(
         number=record.number,
         trial_id=-1,  # given by the storage
         state=state,
-        value=value,
-        values=None,
+        value=None,
+        values=values,
         datetime_start=_moment(record.finished_at if record.started_at is None else record.started_at),
         datetime_complete=_moment(record.finished_at) if state.is_finished() else None,
         params=dict(record.parameters),
         distributions={name: json_to_distribution(text) for name, text in record.distributions.items()},
         user_attrs={key: item for key, item in notes.items() if item is not None},
         system_attrs=dict(record.attributes),
-        intermediate_values=values,
+        intermediate_values=dict(told),
     )
 
 

@@ -25,10 +25,14 @@ def pareto_front(values: Mapping[Number, Sequence[float]], objectives: Sequence[
     return front
 
 
-def values_at(step: int, reports: Iterable[Report], objectives: Sequence[Objective]) -> tuple[float, ...]:
+def values_of(report: Report, objectives: Iterable[Objective]) -> tuple[float, ...]:
+    """Give the objectives' values in a report that has them all."""
+    return tuple(float(report.metrics[objective.metric]) for objective in objectives)
+
+
+def values_at(step: int, reports: Iterable[Report], objectives: Iterable[Objective]) -> tuple[float, ...]:
     """Give the objectives' values in the report of a step."""
-    report = next(report for report in reports if report.step == step)
-    return tuple(report.metrics[objective.metric] for objective in objectives)
+    return values_of(next(report for report in reports if report.step == step), objectives)
 
 
 def _rank(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:

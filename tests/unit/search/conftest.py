@@ -79,7 +79,10 @@ MakeDesk = Callable[..., Desk]
 
 @pytest.fixture
 def make_desk() -> MakeDesk:
-    """Make a broker's desk; sections of the study by name, the rest for the broker."""
+    """Make a broker's desk; sections of the study by name, the rest for the broker.
+
+    `others` are the objectives beside accuracy and their directions.
+    """
 
     def make(
         parameters: Mapping[str, Any] = RATE,
@@ -88,13 +91,15 @@ def make_desk() -> MakeDesk:
         pruner: str | Mapping[str, Any] = "none",
         direction: str = "maximize",
         value: str = "best",
+        others: Mapping[str, str] | None = None,
         starting: Sequence[tuple[Source, Configuration]] = (),
         history: SweepHistory | None = None,
         grid: Grid = GRID,
         **options: Any,
     ) -> Desk:
+        directions = {"accuracy": direction, **(others or {})}
         content = {
-            "objective": {"metric": "accuracy", "direction": direction, "value": value},
+            "objective": [{"metric": name, "direction": way, "value": value} for name, way in directions.items()],
             "sampler": {"type": sampler} if isinstance(sampler, str) else sampler,
             "pruner": {"type": pruner} if isinstance(pruner, str) else pruner,
             "parameters": parameters,

@@ -25,7 +25,8 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
-from finesweep.search.broker import BY_HAND, DIVERGED, SEEDS, NoTrial
+from finesweep.search.broker import SEEDS, NoTrial
+from finesweep.search.judge import BY_HAND, DIVERGED
 from finesweep.search.known import REPEATS_BEFORE_END
 
 ASHA = {"type": "asha", "first_rung": 100, "reduction_factor": 3}
