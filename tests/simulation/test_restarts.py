@@ -32,11 +32,14 @@ from finesweep.spec.sweep import SweepSpec
 
 GRID = Grid("examples", every=100, longest=900)
 N_TRIALS = 8
+ACCURACY = {"metric": "accuracy", "direction": "maximize"}
+SIZE = {"metric": "size", "direction": "minimize"}
+ONE = (ACCURACY,)
+TWO = (ACCURACY, SIZE)
 STUDIES = [
-    (sampler, pruner, seed)
-    for sampler in ("random", "tpe")
-    for pruner, seeds in {"none": (0,), "asha": (0, 1)}.items()
-    for seed in seeds
+    *((sampler, pruner, ONE, 0) for sampler in ("random", "tpe") for pruner in ("none", "asha")),
+    *((sampler, "asha", ONE, 1) for sampler in ("random", "tpe")),
+    *((sampler, pruner, TWO, 0) for sampler in ("random", "tpe", "nsga2") for pruner in ("none", "asha")),
 ]
 
 
@@ -44,7 +47,7 @@ class DeathError(Exception):
     """The driver is gone, and with it what it was about to store."""
 
 
-def sweep_spec(sampler: str, pruner: str, seed: int) -> SweepSpec:
+def sweep_spec(sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int) -> SweepSpec:
     """Search a space so small that configurations repeat."""
     content = {
         "name": "mortal",
@@ -53,7 +56,7 @@ def sweep_spec(sampler: str, pruner: str, seed: int) -> SweepSpec:
         "data": {"train": "/t.jsonl", "validation": "/v.jsonl"},
         "budget": {"trials": N_TRIALS, "retries": 1},
         "study": {
-            "objective": {"metric": "accuracy", "direction": "maximize"},
+            "objective": list(objectives),
             "sampler": {"type": sampler, "seed": seed, "startup_trials": 3},
             "pruner": {"type": pruner},
             "parameters": {
@@ -70,11 +73,12 @@ def life(trial: TrialSpec) -> Sequence[Stage]:
     chance = random.Random(str(sorted(trial.configuration.items())))
     kind = chance.choice(["good", "raises", "dies"])
     stages: list[Stage] = []
-    level = chance.random()
+    level, size = chance.random(), chance.random()
     for step in (100, 300, 900):
         is_last = step == 900
         value = float("nan") if is_last and level > 0.9 else level + step / 10_000
-        stages.append(Says(chance.uniform(1, 9), Report(step, {"accuracy": value}, step, final=step == 900)))
+        metrics = {"accuracy": value, "size": size + step}
+        stages.append(Says(chance.uniform(1, 9), Report(step, metrics, step, final=step == 900)))
     if kind == "raises":
         stages[2] = Raises(1.0, "out of luck")
     if kind == "dies":
@@ -144,12 +148,12 @@ def die_at(death: int, n_written: int) -> None:
         raise DeathError
 
 
-@pytest.mark.parametrize(("sampler", "pruner", "seed"), STUDIES)
+@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed"), STUDIES)
 def test_a_sweep_survives_the_death_of_its_driver_between_any_two_writes(
-    tmp_path: Path, sampler: str, pruner: str, seed: int
+    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int
 ) -> None:
     """The database as it was before each write, and the checkpoints, are what a death there leaves."""
-    spec = sweep_spec(sampler, pruner, seed)
+    spec = sweep_spec(sampler, pruner, objectives, seed)
     left: list[tuple[Path, Mapping[int, int]]] = []
     with open_results(tmp_path / "undisturbed.db") as writer:
         writer.create_sweep(spec, grid=GRID, provenance={})
@@ -200,20 +204,26 @@ def identity(event: Event) -> tuple[object, ...]:
             return type(event), event.number
 
 
-@pytest.mark.parametrize(("sampler", "pruner", "seed"), STUDIES)
-def test_a_sweep_survives_many_deaths(tmp_path: Path, sampler: str, pruner: str, seed: int) -> None:
+@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed"), STUDIES)
+def test_a_sweep_survives_many_deaths(
+    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int
+) -> None:
     chance = random.Random(seed)
     for name in ("1.db", "2.db", "3.db"):
         deaths = [chance.randrange(1, 9) for _ in range(chance.randrange(2, 12))]
-        stored, drive = drive_until(tmp_path / name, sweep_spec(sampler, pruner, seed), *deaths)
+        stored, drive = drive_until(tmp_path / name, sweep_spec(sampler, pruner, objectives, seed), *deaths)
         check(stored, drive)
 
 
-@pytest.mark.parametrize(("sampler", "pruner"), [("random", "asha"), ("tpe", "asha")])
-def test_the_same_seed_gives_the_same_trace(tmp_path: Path, sampler: str, pruner: str) -> None:
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("objectives", [ONE, TWO], ids=len)
+def test_the_same_seed_gives_the_same_trace(
+    tmp_path: Path, sampler: str, objectives: Sequence[Mapping[str, str]]
+) -> None:
     seeds = {"a": 3, "b": 3, "c": 4}
     traces = [
-        drive_until(tmp_path / name, sweep_spec(sampler, pruner, seed), 9)[1].told for name, seed in seeds.items()
+        drive_until(tmp_path / name, sweep_spec(sampler, "asha", objectives, seed), 9)[1].told
+        for name, seed in seeds.items()
     ]
     assert repr(traces[0]) == repr(traces[1])
     assert repr(traces[0]) != repr(traces[2])
@@ -257,7 +267,10 @@ def check_study(drive: Drive, trials: Sequence[TrialRecord]) -> None:
         origin = record if record.reused_from is None else trials[record.reused_from]
         assert trial.state.name == states[record.state]
         assert trial.params == record.parameters
-        assert list(trial.intermediate_values) == [report.step for report in origin.reports]
+        is_one = len(drive.spec.study.objectives) == 1
+        assert list(trial.intermediate_values) == [report.step for report in origin.reports if is_one]
         assert trial.system_attrs == record.attributes
         if record.state is TrialState.COMPLETE:
-            assert trial.value == record.value
+            report = next(report for report in origin.reports if report.step == record.value_step)
+            assert trial.values[0] == record.value
+            assert trial.values == [report.metrics[objective.metric] for objective in drive.spec.study.objectives]
