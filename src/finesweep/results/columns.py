@@ -16,13 +16,14 @@ from finesweep.spec.parameters import (
     IntParameter,
     Parameter,
 )
+from finesweep.spec.study import Objective
 
 TEXT, NUMBER, COUNT, MOMENT, ANY = "string", "float64", "Int64", "datetime64[ns, UTC]", "object"
 
 SWEEP_COLUMNS = {
     "sweep": TEXT,
     "state": TEXT,  # NEW, RUNNING, INTERRUPTED, FINISHED, FAILED
-    "metric": TEXT,  # of the objective
+    "metric": TEXT,  # of the objective, of the leading one if there are several
     "direction": TEXT,  # maximize, minimize
     "best_value": NUMBER,  # of the incumbent
     "best_trial": COUNT,  # its number
@@ -40,11 +41,11 @@ SWEEP_COLUMNS = {
     "model": TEXT,
     "task": TEXT,
 }
-TRIAL_COLUMNS = {  # then one column for each parameter, under its common name
+TRIAL_COLUMNS = {  # then those of `objective_columns`, and one column for each parameter, under its common name
     "sweep": TEXT,
     "number": COUNT,
     "state": TEXT,  # WAITING, RUNNING, INTERRUPTED, COMPLETE, PRUNED, FAILED
-    "value": NUMBER,  # COMPLETE only
+    "value": NUMBER,  # COMPLETE only; of the leading objective
     "value_step": COUNT,  # the step that the value came from
     "reason": TEXT,
     "source": TEXT,  # start_with, default, sampler
@@ -56,6 +57,8 @@ TRIAL_COLUMNS = {  # then one column for each parameter, under its common name
     "started_at": MOMENT,
     "finished_at": MOMENT,
 }
+OBJECTIVE_PREFIX = "objective."  # keeps a metric apart from a parameter of the same name
+ON_FRONT = "on_front"  # COMPLETE, and no trial of its sweep beats it
 POINT_COLUMNS = {
     "sweep": TEXT,
     "number": COUNT,
@@ -102,6 +105,16 @@ def parameter_columns(studies: Iterable[Mapping[str, Parameter]]) -> dict[str, s
             dtype = _parameter_dtype(parameter)
             found[name] = wider_dtype(found.get(name, dtype), dtype)
     return found
+
+
+def objective_columns(objectives: Iterable[Sequence[Objective]]) -> dict[str, str]:
+    """Give the columns of sweeps with several objectives: one for each but the leading one, and who is on the front."""
+    names = [objective.metric for of_sweep in objectives for objective in of_sweep[1:]]
+    return {objective_column(name): NUMBER for name in names} | ({ON_FRONT: "boolean"} if names else {})
+
+
+def objective_column(metric: str) -> str:
+    return f"{OBJECTIVE_PREFIX}{metric}"
 
 
 def parameter_column(name: str) -> str:

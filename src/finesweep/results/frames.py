@@ -16,9 +16,11 @@ from finesweep.events import Configuration, Report, Source, TrialState, Value
 from finesweep.results.columns import (
     ARTIFACT_COLUMNS,
     ATTEMPT_COLUMNS,
+    ON_FRONT,
     POINT_COLUMNS,
     SWEEP_COLUMNS,
     TRIAL_COLUMNS,
+    objective_columns,
     parameter_column,
     parameter_columns,
     typed_frame,
@@ -27,6 +29,7 @@ from finesweep.results.database import read
 from finesweep.results.history import read_reports
 from finesweep.results.lease import lease_of
 from finesweep.results.names import unknown_sweep
+from finesweep.results.objectives import complete_values, front_of, objective_values, stored_objectives
 from finesweep.results.schema import SweepState, artifacts, attempts, reports, stored_version, sweeps, trials
 from finesweep.results.url import redacted, resolve_url
 from finesweep.results.values import metrics_from_json
@@ -46,7 +49,8 @@ class TrialResult:
     sweep: str
     number: int
     state: TrialState
-    value: float | None
+    value: float | None  # of the leading objective
+    values: Mapping[str, float]  # metric -> value of every objective, the leading one first; none unless COMPLETE
     value_step: int | None
     reason: str | None
     source: Source
@@ -100,8 +104,15 @@ class Results:
         return read(self.url, lambda connection: _artifacts(connection, sweep))
 
     def best(self, sweep: str) -> TrialResult | None:
-        """Give the incumbent: the best COMPLETE trial, the earliest of equals. None if there is none."""
-        return read(self.url, lambda connection: self._best(connection, sweep))
+        """Give the incumbent: the COMPLETE trial that leads the front; None if there is none."""
+        return next(iter(self.front(sweep)), None)
+
+    def front(self, sweep: str) -> tuple[TrialResult, ...]:
+        """Give the COMPLETE trials that no other beats, best first by the leading objective; of equals the earliest.
+
+        With one objective that is the best trial alone.
+        """
+        return read(self.url, lambda connection: self._front(connection, sweep))
 
     def trial(self, sweep: str, number: int) -> TrialResult:
         """Give one trial. Raises ResultsError if there is no such number."""
@@ -131,16 +142,17 @@ class Results:
     def _sweep_row(self, connection: sa.Connection, row: sa.Row[Any], counts: Mapping[str, int]) -> tuple[Any, ...]:
         lease = lease_of(row)
         is_live = self._is_live(row)
-        objective = row.spec["study"]["objective"]
-        best = connection.execute(_best_first(row)).first()
+        objective = stored_objectives(row)[0]
+        values = complete_values(connection, row)
+        best = next(iter(front_of(values, row)), None)
         running = counts.get(TrialState.RUNNING, 0)
         return (
             row.name,
             row.state if is_live or row.state != SweepState.RUNNING else SweepState.INTERRUPTED,
-            objective["metric"],
-            objective["direction"],
-            best and best.value,
-            best and best.number,
+            objective.metric,
+            objective.direction,
+            None if best is None else values[best][objective.metric],
+            best,
             sum(counts.values()),
             counts.get(TrialState.COMPLETE, 0),
             counts.get(TrialState.PRUNED, 0),
@@ -159,10 +171,12 @@ class Results:
     def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
         chosen = _chosen(connection, sweep)
         parameters = parameter_columns(SweepSpec.model_validate(row.spec).study.parameters for row in chosen)
-        columns = TRIAL_COLUMNS | {parameter_column(name): dtype for name, dtype in parameters.items()}
+        objectives = objective_columns(map(stored_objectives, chosen))
+        columns = TRIAL_COLUMNS | objectives | {parameter_column(name): dtype for name, dtype in parameters.items()}
         names = {row.id: row.name for row in chosen}
         live = {row.id for row in chosen if self._is_live(row)}
         spent = _spent(connection, names)
+        judged = objective_values(connection, chosen) if objectives else {}
         query = sa.select(*(trials.c[name] for name in _TRIAL_FIELDS))
         rows = []
         for row in connection.execute(_of(query, trials, names)):
@@ -174,13 +188,14 @@ class Results:
                 *(row.value, row.value_step, row.reason, row.source, row.examples_seen),
                 *(duration_s, n_attempts, row.twin_of, row.reused_from, row.started_at, row.finished_at),
             )
-            rows.append((*fixed, *map(row.configuration.get, parameters)))
+            others = map(judged.get((row.sweep_id, row.number), {ON_FRONT: False}).get, objectives)
+            rows.append((*fixed, *others, *map(row.configuration.get, parameters)))
         return typed_frame(columns, rows)
 
-    def _best(self, connection: sa.Connection, sweep: str) -> TrialResult | None:
+    def _front(self, connection: sa.Connection, sweep: str) -> tuple[TrialResult, ...]:
         row = _sweep(connection, sweep)
-        best = connection.execute(_best_first(row)).first()
-        return None if best is None else self._trial(connection, row, best.number)
+        numbers = front_of(complete_values(connection, row), row)
+        return tuple(self._trial(connection, row, number) for number in numbers)
 
     def _trial(self, connection: sa.Connection, sweep: sa.Row[Any], number: int) -> TrialResult:
         own = (trials.c.sweep_id == sweep.id, trials.c.number == number)
@@ -197,6 +212,7 @@ class Results:
             number=row.number,
             state=TrialState(_shown_state(row.state, is_live=self._is_live(sweep))),
             value=row.value,
+            values=complete_values(connection, sweep).get(number, {}),
             value_step=row.value_step,
             reason=row.reason,
             source=Source(row.source),
@@ -269,13 +285,6 @@ def _sweep(connection: sa.Connection, name: str) -> sa.Row[Any]:
 def _of(query: sa.Select[Any], table: sa.Table, sweep_ids: Iterable[int]) -> sa.Select[Any]:
     """Keep the rows of some sweeps, in the order of sweeps and trials."""
     return query.where(table.c.sweep_id.in_([*sweep_ids])).order_by(table.c.sweep_id, table.c.number)
-
-
-def _best_first(sweep: sa.Row[Any]) -> sa.Select[Any]:
-    is_maximized = sweep.spec["study"]["objective"]["direction"] == "maximize"
-    order = trials.c.value.desc() if is_maximized else trials.c.value.asc()
-    complete = (trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE, trials.c.value.is_not(None))
-    return sa.select(trials.c.number, trials.c.value).where(*complete).order_by(order, trials.c.number).limit(1)
 
 
 def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[int, int], tuple[int, float]]:

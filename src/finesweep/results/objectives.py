@@ -1,0 +1,69 @@
+"""The objectives of a stored sweep, what its COMPLETE trials are worth by them, and which of them none beats.
+
+All values of a trial are in its report of the step that `value_step` names; a result taken over is in the earlier
+trial's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from finesweep.events import TrialState
+from finesweep.results.columns import ON_FRONT, objective_column
+from finesweep.results.schema import reports, trials
+from finesweep.results.values import metrics_from_json
+from finesweep.spec.front import pareto_front
+from finesweep.spec.study import Objective, Objectives
+
+_OBJECTIVES = TypeAdapter[tuple[Objective, ...]](Objectives)
+
+
+def stored_objectives(sweep: sa.Row[Any]) -> tuple[Objective, ...]:
+    """Read a sweep's objectives, the leading one first."""
+    return _OBJECTIVES.validate_python(sweep.spec["study"]["objective"])
+
+
+def complete_values(connection: sa.Connection, sweep: sa.Row[Any]) -> dict[int, dict[str, float]]:
+    """Read the values of the COMPLETE trials by number and metric, the leading one first."""
+    objectives = stored_objectives(sweep)
+    complete = (trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE)
+    if len(objectives) == 1:
+        rows = connection.execute(sa.select(trials.c.number, trials.c.value).where(*complete))
+        return {row.number: {objectives[0].metric: row.value} for row in rows}
+    its_report = (
+        reports.c.sweep_id == trials.c.sweep_id,
+        reports.c.number == sa.func.coalesce(trials.c.reused_from, trials.c.number),
+        reports.c.step == trials.c.value_step,
+    )
+    query = sa.select(trials.c.number, reports.c.metrics).join(reports, sa.and_(*its_report)).where(*complete)
+    metrics = {row.number: metrics_from_json(row.metrics) for row in connection.execute(query)}
+    return {number: {o.metric: found[o.metric] for o in objectives} for number, found in metrics.items()}
+
+
+def front_of(values: dict[int, dict[str, float]], sweep: sa.Row[Any]) -> list[int]:
+    """Name the trials that no other beats, best first by the leading objective; with one objective the best alone."""
+    rows = {number: tuple(of_trial.values()) for number, of_trial in values.items()}
+    return pareto_front(rows, stored_objectives(sweep))
+
+
+def objective_values(
+    connection: sa.Connection, sweeps: Iterable[sa.Row[Any]]
+) -> dict[tuple[int, int], dict[str, float | bool]]:
+    """Read the `objective_columns` of COMPLETE trials, by sweep id and number."""
+    found: dict[tuple[int, int], dict[str, float | bool]] = {}
+    for sweep in sweeps:
+        values = complete_values(connection, sweep)
+        front = set(front_of(values, sweep))
+        for number, of_trial in values.items():
+            columns = {objective_column(metric): value for metric, value in of_trial.items()}
+            found[sweep.id, number] = {**columns, ON_FRONT: number in front}
+    return found
+
+
+def value_text(value: float) -> str:
+    """Write a value for people: 0.9134, 12.3, 66,362,880."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
