@@ -36,8 +36,8 @@ HOURS = "budget.hours are used up"
 class View(Protocol):
     """Somebody who watches: told every event, and refreshed several times a second."""
 
-    def begin(self, objective: Objective, n_trials: int, history: SweepHistory) -> None:
-        """Hear what there is before the first event."""
+    def begin(self, objectives: Sequence[Objective], n_trials: int, history: SweepHistory) -> None:
+        """Hear what there is before the first event; the first objective is the leading one."""
 
     def set_total(self, n_trials: int) -> None: ...
 

@@ -1,13 +1,17 @@
-"""Which trials' weights stay on disk: `keep: none | best | all`, applied as trials end."""
+"""Which trials' weights stay on disk: `keep: none | best | all`, applied as trials end.
+
+With several objectives the best are those that no other trial beats.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from finesweep.events import AttemptEnded, AttemptStarted, Event, TrialFinished, TrialState
 from finesweep.layout import trial_dir
+from finesweep.spec.front import pareto_front
 from finesweep.spec.sweep import SweepSpec
 
 
@@ -19,14 +23,17 @@ class Retention:
         spec: SweepSpec,
         artifact_dir: Path,
         *,
-        incumbent: tuple[int, float] | None,
+        front: Mapping[int, Sequence[float]],
         removed: Callable[[int], None],
     ) -> None:
-        """Begin with the best trial so far and its value; `removed` is told the number of a trial without files."""
+        """Begin with the trials that no other has beaten so far and their values.
+
+        `removed` is told the number of a trial without files.
+        """
         self._keep = spec.artifacts.keep
-        self._rank = spec.study.objective.rank
+        self._objectives = spec.study.objectives
         self._artifact_dir = artifact_dir
-        self._incumbent = incumbent
+        self._front = dict(front)
         self._removed = removed
         self._at_work: set[int] = set()  # trials whose worker may still be writing
         self._unwanted: set[int] = set()
@@ -45,15 +52,13 @@ class Retention:
             self._remove(number)
 
     def _judge(self, event: TrialFinished) -> None:
-        if event.state is not TrialState.COMPLETE or event.value is None or self._keep == "none":
+        if event.state is not TrialState.COMPLETE or self._keep == "none":
             self._unwanted.add(event.number)
-            return
-        is_best = self._incumbent is None or self._rank(event.number, event.value) < self._rank(*self._incumbent)
-        loser = (self._incumbent[0] if self._incumbent else None) if is_best else event.number
-        if is_best:
-            self._incumbent = (event.number, event.value)
-        if self._keep == "best" and loser is not None:
-            self._unwanted.add(loser)
+        elif self._keep == "best":
+            candidates = {**self._front, event.number: event.values}
+            front = pareto_front(candidates, self._objectives)
+            self._front = {number: candidates[number] for number in front}
+            self._unwanted |= candidates.keys() - self._front.keys()
 
     def _remove(self, number: int) -> None:
         folder = trial_dir(self._artifact_dir, number)

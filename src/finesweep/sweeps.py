@@ -15,7 +15,7 @@ import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
 from finesweep.errors import DataError, ResultsError, SweepNameError
-from finesweep.events import Grid, Listener, SweepHistory, TrialState
+from finesweep.events import Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder
@@ -26,6 +26,7 @@ from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
+from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.sweep import SweepSpec
@@ -185,11 +186,11 @@ def _drive(
     try:
         history = writer.history(name)
         n_trials = writer.standing(name).budget_trials
-        view.begin(spec.study.objective, n_trials, history)
+        view.begin(spec.study.objectives, n_trials, history)
         retention = Retention(
             spec,
             place.artifact_dir,
-            incumbent=_incumbent(spec, history),
+            front=_front(spec, history),
             removed=lambda number: writer.remove_artifacts(name, number),
         )
 
@@ -309,13 +310,10 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def _incumbent(spec: SweepSpec, history: SweepHistory) -> tuple[int, float] | None:
-    complete = [
-        (trial.number, trial.value)
-        for trial in history.trials
-        if trial.state is TrialState.COMPLETE and trial.value is not None and trial.reused_from is None
-    ]
-    return min(complete, key=lambda pair: spec.study.objective.rank(*pair), default=None)
+def _front(spec: SweepSpec, history: SweepHistory) -> Mapping[int, Sequence[float]]:
+    """Give the values of the trials that no other has beaten so far, by number."""
+    values = trained_values(history.trials, spec.study.objectives)
+    return {number: values[number] for number in pareto_front(values, spec.study.objectives)}
 
 
 def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:

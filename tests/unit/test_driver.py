@@ -67,7 +67,7 @@ class Sweep:
             )
 
         view = PlainView(self.lines.append)
-        view.begin(self.spec.study.objective, self.spec.budget.trials, writer.history(self.spec.name))
+        view.begin(self.spec.study.objectives, self.spec.budget.trials, writer.history(self.spec.name))
         return Driver(self.spec, writer=writer, make_broker=make_broker, listeners=[], view=view, clock=self.clock)
 
     def states(self) -> list[str]:

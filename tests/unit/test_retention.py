@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,18 @@ class Shelf:
     """An artifact folder, and the trials that ended in it."""
 
     def __init__(
-        self, folder: Path, spec: SweepSpec, *, incumbent: tuple[int, float] | None = None, kept: tuple[int, ...] = ()
+        self,
+        folder: Path,
+        spec: SweepSpec,
+        *,
+        front: Mapping[int, Sequence[float]] | None = None,
+        kept: tuple[int, ...] = (),
     ) -> None:
         self.folder = folder
         self.removed: list[int] = []
         for number in kept:
             self.write(number)
-        self.retention = Retention(spec, folder, incumbent=incumbent, removed=self.removed.append)
+        self.retention = Retention(spec, folder, front=front or {}, removed=self.removed.append)
 
     def write(self, number: int) -> None:
         for name in ("attempt-1", "best"):
@@ -42,10 +47,10 @@ class Shelf:
         self.write(number)
         self.retention([AttemptStarted(number, 1)])
 
-    def end(self, number: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
+    def end(self, number: int, value: float | None, state: TrialState = TrialState.COMPLETE, *others: float) -> None:
         """End a trial as a backend does: a pruned one's worker has yet to clean up."""
         ended = AttemptEnded(number, 1, AttemptResult(Ending.DONE))
-        finished = TrialFinished(number, state, None, value, 100)
+        finished = TrialFinished(number, state, None, value, 100, other_values=others)
         self.retention([finished] if state is TrialState.PRUNED else [ended, finished])
 
     def kept(self) -> set[int]:
@@ -113,7 +118,7 @@ def test_a_pruned_trials_files_go_once_its_worker_has_cleaned_up(make_shelf: Cal
 
 
 def test_the_best_of_an_earlier_drive_is_beaten_or_stays(make_shelf: Callable[..., Shelf]) -> None:
-    shelf = make_shelf("best", incumbent=(3, 0.7), kept=(3,))
+    shelf = make_shelf("best", front={3: (0.7,)}, kept=(3,))
     shelf.begin(4)
     shelf.end(4, 0.6)
     assert shelf.kept() == {3}
@@ -123,8 +128,20 @@ def test_the_best_of_an_earlier_drive_is_beaten_or_stays(make_shelf: Callable[..
     assert shelf.removed == [4, 3]
 
 
+def test_with_several_objectives_the_front_is_kept(tmp_path: Path, make_spec: Specs) -> None:
+    objective = [{"metric": "accuracy", "direction": "maximize"}, {"metric": "loss", "direction": "minimize"}]
+    parameters = {"batch_size": {"type": "categorical", "choices": [8, 16]}}
+    spec = make_spec(study={"objective": objective, "parameters": parameters})
+    shelf = Shelf(tmp_path, spec, front={3: (0.7, 2.0), 4: (0.6, 1.0)}, kept=(3, 4))
+    for number, values in {5: (0.5, 0.5), 6: (0.55, 1.5), 7: (0.7, 0.9)}.items():
+        shelf.begin(number)
+        shelf.end(number, values[0], TrialState.COMPLETE, *values[1:])
+    assert shelf.kept() == {5, 7}
+    assert sorted(shelf.removed) == [3, 4, 6]
+
+
 def test_a_result_taken_over_changes_nothing(make_shelf: Callable[..., Shelf]) -> None:
-    shelf = make_shelf("best", incumbent=(3, 0.7), kept=(3,))
+    shelf = make_shelf("best", front={3: (0.7,)}, kept=(3,))
     shelf.retention([TrialFinished(4, TrialState.COMPLETE, None, 0.9, 100, reused_from=3)])
     assert (shelf.kept(), shelf.removed) == ({3}, [])
 

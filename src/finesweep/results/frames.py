@@ -212,7 +212,7 @@ class Results:
             number=row.number,
             state=TrialState(_shown_state(row.state, is_live=self._is_live(sweep))),
             value=row.value,
-            values=complete_values(connection, sweep).get(number, {}),
+            values=complete_values(connection, sweep, number).get(number, {}),
             value_step=row.value_step,
             reason=row.reason,
             source=Source(row.source),

@@ -27,19 +27,22 @@ def stored_objectives(sweep: sa.Row[Any]) -> tuple[Objective, ...]:
     return _OBJECTIVES.validate_python(sweep.spec["study"]["objective"])
 
 
-def complete_values(connection: sa.Connection, sweep: sa.Row[Any]) -> dict[int, dict[str, float]]:
-    """Read the values of the COMPLETE trials by number and metric, the leading one first."""
+def complete_values(
+    connection: sa.Connection, sweep: sa.Row[Any], number: int | None = None
+) -> dict[int, dict[str, float]]:
+    """Read the values of the COMPLETE trials, or of one, by number and metric, the leading one first."""
     objectives = stored_objectives(sweep)
-    complete = (trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE)
+    wanted = sa.true() if number is None else trials.c.number == number
+    complete = sa.and_(trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE, wanted)
     if len(objectives) == 1:
-        rows = connection.execute(sa.select(trials.c.number, trials.c.value).where(*complete))
+        rows = connection.execute(sa.select(trials.c.number, trials.c.value).where(complete))
         return {row.number: {objectives[0].metric: row.value} for row in rows}
     its_report = (
         reports.c.sweep_id == trials.c.sweep_id,
         reports.c.number == sa.func.coalesce(trials.c.reused_from, trials.c.number),
         reports.c.step == trials.c.value_step,
     )
-    query = sa.select(trials.c.number, reports.c.metrics).join(reports, sa.and_(*its_report)).where(*complete)
+    query = sa.select(trials.c.number, reports.c.metrics).join(reports, sa.and_(*its_report)).where(complete)
     metrics = {row.number: metrics_from_json(row.metrics) for row in connection.execute(query)}
     return {number: {o.metric: found[o.metric] for o in objectives} for number, found in metrics.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from finesweep.events import Report
+from finesweep.events import Report, TrialRecord, TrialState
 from finesweep.spec.study import Objective
 
 Number = TypeVar("Number", int, tuple[int, int])  # names a trial; of equals the lower one came first
@@ -33,6 +33,15 @@ def values_of(report: Report, objectives: Iterable[Objective]) -> tuple[float, .
 def values_at(step: int, reports: Iterable[Report], objectives: Iterable[Objective]) -> tuple[float, ...]:
     """Give the objectives' values in the report of a step."""
     return values_of(next(report for report in reports if report.step == step), objectives)
+
+
+def trained_values(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) -> dict[int, tuple[float, ...]]:
+    """Give the values of those COMPLETE trials that were trained, and did not take over a result."""
+    return {
+        trial.number: values_at(trial.value_step, trial.reports, objectives)
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.value_step is not None and trial.reused_from is None
+    }
 
 
 def _rank(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:

@@ -24,6 +24,8 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.results.objectives import value_text
+from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.study import Objective
 from finesweep.views.printing import duration_text
 
@@ -45,11 +47,11 @@ class RunningTrial:
 class Picture:
     """What is known of a sweep from its events: counts, the incumbent, the trials that run."""
 
-    objective: Objective
+    objectives: Sequence[Objective]
     n_trials: int
     counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(TrialState, 0))
     n_reused: int = 0
-    incumbent: tuple[int, float] | None = None
+    front: dict[int, Sequence[float]] = field(default_factory=dict)  # trials that none beats, the incumbent first
     running: dict[int, RunningTrial] = field(default_factory=dict)
     configurations: dict[int, Configuration] = field(default_factory=dict)
     ended: RunningTrial | None = None  # the one that ended last, as it was
@@ -59,14 +61,20 @@ class Picture:
         """Count the trials that were trained to an outcome."""
         return sum(count for state, count in self.counts.items() if state.is_final) - self.n_reused
 
+    @property
+    def objective(self) -> Objective:
+        """Give the leading objective, the one that is shown while trials run."""
+        return self.objectives[0]
+
     @classmethod
-    def after(cls, objective: Objective, n_trials: int, history: SweepHistory) -> Picture:
+    def after(cls, objectives: Sequence[Objective], n_trials: int, history: SweepHistory) -> Picture:
         """Begin with what earlier drives of the sweep have done."""
-        picture = cls(objective, n_trials)
+        picture = cls(objectives, n_trials)
         for trial in history.trials:
             picture.configurations[trial.number] = trial.configuration
             if trial.state.is_final:
-                picture._count(trial.number, trial.state, trial.value, reused=trial.reused_from is not None)
+                picture._count(trial.state, reused=trial.reused_from is not None)
+        picture._rank(trained_values(history.trials, objectives))
         return picture
 
     def take(self, event: Event) -> None:
@@ -81,17 +89,19 @@ class Picture:
                 self._report(event)
             case TrialFinished():
                 self.ended = self.running.pop(event.number, None)
-                self._count(event.number, event.state, event.value, reused=event.reused_from is not None)
+                self._count(event.state, reused=event.reused_from is not None)
+                if event.values and event.reused_from is None:
+                    self._rank({event.number: event.values})
             case TrialInterrupted():
                 self.running.pop(event.number, None)
 
-    def _count(self, number: int, state: TrialState, value: float | None, *, reused: bool) -> None:
+    def _count(self, state: TrialState, *, reused: bool) -> None:
         self.counts[state] += 1
         self.n_reused += reused
-        if state is not TrialState.COMPLETE or value is None or reused:
-            return
-        if self.incumbent is None or self.objective.rank(number, value) < self.objective.rank(*self.incumbent):
-            self.incumbent = (number, value)
+
+    def _rank(self, values: Mapping[int, Sequence[float]]) -> None:
+        candidates = {**self.front, **values}
+        self.front = {number: candidates[number] for number in pareto_front(candidates, self.objectives)}
 
     def _describe(self, event: AttemptDescribed) -> None:
         trial = self.running.get(event.number)
@@ -109,7 +119,7 @@ class Picture:
             trial.best = value
 
 
-_UNKNOWN = Objective(metric="value", direction="maximize")  # before `begin`
+_UNKNOWN = (Objective(metric="value", direction="maximize"),)  # before `begin`
 
 
 class PlainView:
@@ -119,8 +129,8 @@ class PlainView:
         self._write = write
         self._picture = Picture(_UNKNOWN, 0)
 
-    def begin(self, objective: Objective, n_trials: int, history: SweepHistory) -> None:
-        self._picture = Picture.after(objective, n_trials, history)
+    def begin(self, objectives: Sequence[Objective], n_trials: int, history: SweepHistory) -> None:
+        self._picture = Picture.after(objectives, n_trials, history)
 
     def set_total(self, n_trials: int) -> None:
         self._picture.n_trials = n_trials
@@ -160,8 +170,8 @@ class TerminalView:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def begin(self, objective: Objective, n_trials: int, history: SweepHistory) -> None:
-        self._picture = Picture.after(objective, n_trials, history)
+    def begin(self, objectives: Sequence[Objective], n_trials: int, history: SweepHistory) -> None:
+        self._picture = Picture.after(objectives, n_trials, history)
         self._ended_before = self._picture.n_ended
         self._began_s = self._clock()
         self._live.start()
@@ -237,9 +247,11 @@ def counts_text(picture: Picture) -> str:
     ]
     if picture.n_reused:
         parts.append(f"{picture.n_reused} reused")
-    if picture.incumbent is not None:
-        number, value = picture.incumbent
-        parts.append(f"best {picture.objective.metric} {_value(value)} (trial {number})")
+    if picture.front:
+        number, values = next(iter(picture.front.items()))
+        parts.append(f"best {picture.objective.metric} {_value(values[0])} (trial {number})")
+    if len(picture.front) > 1:
+        parts.append(f"{len(picture.front)} on the front")
     return ", ".join(parts)
 
 
@@ -248,9 +260,11 @@ def ending_text(picture: Picture, event: TrialFinished) -> str:
     if event.reused_from is not None:
         how = f"same configuration as trial {event.reused_from}, whose result it takes over ({event.state})"
     elif event.state is TrialState.COMPLETE:
-        how = f"COMPLETE {picture.objective.metric}={_value(event.value)} at step {event.value_step:,}"
-        if picture.incumbent is not None and picture.incumbent[0] == event.number:
-            how += ", the best so far"
+        values = zip(picture.objectives, event.values, strict=True)
+        said = " ".join(f"{objective.metric}={value_text(value)}" for objective, value in values)
+        how = f"COMPLETE {said} at step {event.value_step:,}"
+        if event.number in picture.front:
+            how += ", the best so far" if len(picture.objectives) == 1 else ", on the front"
     else:
         how = f"{event.state} ({event.reason})"
         ended = picture.ended

@@ -32,7 +32,8 @@ SHORT = {"batch_size": 16, "learning_rate": 3.2e-05}
 
 
 def old(number: int, state: TrialState, value: float | None, **others: Any) -> TrialRecord:
-    return TrialRecord(number, state, SHORT, SHORT, {}, Source.SAMPLER, {}, (), 1, 0, value=value, **others)
+    reports = () if value is None else (Report(100, {"accuracy": value, "size": 2000.0}, 100),)
+    return TrialRecord(number, state, SHORT, SHORT, {}, Source.SAMPLER, {}, reports, 1, 0, value=value, **others)
 
 
 HISTORY = SweepHistory(
@@ -56,7 +57,7 @@ def lines() -> list[str]:
 @pytest.fixture
 def plain(lines: list[str]) -> PlainView:
     view = PlainView(lines.append)
-    view.begin(OBJECTIVE, 4, SweepHistory())
+    view.begin([OBJECTIVE], 4, SweepHistory())
     return view
 
 
@@ -97,11 +98,26 @@ def test_a_resumed_sweep_counts_what_there_was(
     lines: list[str], trial_events: Events, direction: Any, is_best: bool
 ) -> None:
     view = PlainView(lines.append)
-    view.begin(Objective(metric="accuracy", direction=direction), 4, HISTORY)
+    view.begin([Objective(metric="accuracy", direction=direction)], 4, HISTORY)
     view([AttemptStarted(3, 2)])
     view(trial_events(4, (0.6,)))
     assert lines[0].startswith("[3/4] trial 4 COMPLETE accuracy=0.6 at step 100")
     assert (", the best so far" in lines[0]) == is_best
+
+
+def test_with_several_objectives_all_values_are_told_and_who_is_on_the_front(lines: list[str]) -> None:
+    view = PlainView(lines.append)
+    view.begin([OBJECTIVE, Objective(metric="size", direction="minimize")], 9, HISTORY)
+    for number, accuracy, size in ((4, 0.8, 66_362_880.0), (5, 0.75, 66_362_881.0), (6, 0.6, 100.0), (7, 0.9, 50.0)):
+        view([TrialSuggested(number, SHORT, SHORT, {}, Source.SAMPLER, {}, {}), AttemptStarted(number, 1)])
+        view([TrialFinished(number, TrialState.COMPLETE, None, accuracy, 100, other_values=(size,))])
+    told = [line.split(" trial ")[1].split(":")[0] for line in lines]
+    assert told == [
+        "4 COMPLETE accuracy=0.8 size=66,362,880 at step 100, on the front",
+        "5 COMPLETE accuracy=0.75 size=66,362,881 at step 100",
+        "6 COMPLETE accuracy=0.6 size=100 at step 100, on the front",
+        "7 COMPLETE accuracy=0.9 size=50 at step 100, on the front",
+    ]
 
 
 # --- the picture on a terminal ------------------------------------------------------------------------------------
@@ -139,7 +155,7 @@ def test_the_picture_shows_progress_counts_running_trials_and_the_last_endings(t
     clock = Clock()
     view = TerminalView(Console(file=open_nowhere()), clock=clock)
     with view:
-        view.begin(OBJECTIVE, 10, HISTORY)
+        view.begin([OBJECTIVE], 10, HISTORY)
         clock.now_s += 60
         for number in (4, 5, 6, 7):
             view(trial_events(number, (0.01 * number,), configuration=SHORT))
@@ -160,7 +176,7 @@ def test_the_picture_shows_progress_counts_running_trials_and_the_last_endings(t
 def test_the_picture_forgets_what_no_longer_runs(trial_events: Events) -> None:
     view = TerminalView(Console(file=open_nowhere()), clock=Clock())
     with view:
-        view.begin(OBJECTIVE, 10, SweepHistory())
+        view.begin([OBJECTIVE], 10, SweepHistory())
         view(running(0))
         view(running(1))
         view([TrialInterrupted(0)])
@@ -176,7 +192,7 @@ def test_the_picture_forgets_what_no_longer_runs(trial_events: Events) -> None:
 def test_without_an_ending_nothing_is_foretold(trial_events: Events) -> None:
     view = TerminalView(Console(file=open_nowhere()), clock=Clock())
     with view:
-        view.begin(OBJECTIVE, 10, SweepHistory())
+        view.begin([OBJECTIVE], 10, SweepHistory())
         view([TrialSuggested(0, SHORT, SHORT, {}, Source.SAMPLER, {}, {}), AttemptStarted(0, 1)])
         view([Reported(0, 1, Report(9, {"accuracy": math.nan}, 9), Decision.STOP, {})])
         progress, _, _, row, *_ = picture(view)
@@ -188,7 +204,7 @@ def test_the_terminal_is_drawn_four_times_a_second_and_words_stay(trial_events: 
     clock = Clock()
     console = Console(width=80, force_terminal=True, record=True, file=open_nowhere())
     with TerminalView(console, clock=clock) as view:
-        view.begin(OBJECTIVE, 10, SweepHistory())
+        view.begin([OBJECTIVE], 10, SweepHistory())
         view.set_total(12)
         drawn = []
         for now_s in (100.0, 100.1, 100.2, 100.3, 100.6):
