@@ -29,11 +29,18 @@ CONFIGURATION = {"learning_rate": 3.2e-05, "batch_size": 16, "scheduler": "cosin
 
 @pytest.fixture
 def make_spec() -> Callable[..., SweepSpec]:
-    """Make a resolved sweep; keyword arguments replace whole sections."""
+    """Make a resolved sweep; keyword arguments replace whole sections, `others` are further objectives."""
 
     def make(
-        name: str = "tickets", *, metric: str = "accuracy", direction: str = "maximize", **sections: Any
+        name: str = "tickets",
+        *,
+        metric: str = "accuracy",
+        direction: str = "maximize",
+        others: Mapping[str, str] | None = None,
+        **sections: Any,
     ) -> SweepSpec:
+        directions = {metric: direction, **(others or {})}
+        objectives = [{"metric": name, "direction": way} for name, way in directions.items()]
         parameters = {
             "learning_rate": {"type": "float", "low": 1e-6, "high": 1e-3, "log": True},
             "batch_size": {"type": "categorical", "choices": [8, 16, 32]},
@@ -45,7 +52,7 @@ def make_spec() -> Callable[..., SweepSpec]:
             "task": "classification",
             "data": {"train": "/data/train.jsonl", "validation": "/data/validation.jsonl"},
             "budget": {"trials": 10},
-            "study": {"objective": {"metric": metric, "direction": direction}, "parameters": parameters},
+            "study": {"objective": objectives, "parameters": parameters},
         }
         return SweepSpec.model_validate(content | sections)
 
@@ -64,6 +71,7 @@ def trial_events() -> Callable[..., list[Event]]:
         reason: str | None = None,
         configuration: Mapping[str, Any] = CONFIGURATION,
         metric: str = "accuracy",
+        others: Mapping[str, Sequence[float]] | None = None,
     ) -> list[Event]:
         names = dict.fromkeys(configuration, "{}")
         events: list[Event] = [
@@ -72,7 +80,8 @@ def trial_events() -> Callable[..., list[Event]]:
             AttemptDescribed(number, 1, {"device": "cpu"}),
         ]
         for step, value in enumerate(values, 1):
-            report = Report(step * 100, {metric: value, "loss": 1 / step}, step * 100 + 4)
+            more = {name: by_report[step - 1] for name, by_report in (others or {}).items()}
+            report = Report(step * 100, {metric: value, "loss": 1 / step, **more}, step * 100 + 4)
             events.append(Reported(number, 1, report, Decision.CONTINUE, {}))
         if state is None:
             return events
@@ -81,7 +90,9 @@ def trial_events() -> Callable[..., list[Event]]:
         events.append(AttemptEnded(number, 1, AttemptResult(ending, reason)))
         best = max(values) if is_complete else None
         step = (list(values).index(max(values)) + 1) * 100 if is_complete else None
-        events.append(TrialFinished(number, state, reason, best, step))
+        at_best = [by_report[list(values).index(max(values))] for by_report in (others or {}).values()]
+        more_values = tuple(at_best) if is_complete else ()
+        events.append(TrialFinished(number, state, reason, best, step, other_values=more_values))
         return events
 
     return make

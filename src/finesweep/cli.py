@@ -371,7 +371,7 @@ def _close(end: SweepEnd, url: str) -> int:
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
     from finesweep.results.url import redacted
-    from finesweep.views.tables import leaderboard
+    from finesweep.views.tables import best_text, leaderboard
 
     known = open_results(url)
     _print_tables([leaderboard(known, end.name, top=20)], as_json=False)
@@ -385,15 +385,15 @@ def _close(end: SweepEnd, url: str) -> int:
         waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
         _say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")
         return 130
-    best = known.best(end.name)
-    if best is None:
+    front = known.front(end.name)
+    if not front:
         _say(f"{end.name}: no trial was completed. See why: finesweep logs {end.name}:0{hint}")
         return 1
+    exported = end.name if len(front) == 1 else f"{end.name}:{front[0].number}"
     _say(
-        f"Best: trial {best.number}, {known.spec(end.name).study.objective.metric} {best.value:.4f} "
-        f"at step {best.value_step:,}. Next:\n\n"
+        f"{best_text(front)} Next:\n\n"
         f"    finesweep compare {end.name}{hint}\n"
-        f"    finesweep export {end.name} --to json{hint}\n"
+        f"    finesweep export {exported} --to json{hint}\n"
         f"    finesweep extend {end.name} --trials N{hint}\n"
         f"    optuna-dashboard {redacted(url)}\n"
     )

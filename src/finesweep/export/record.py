@@ -14,6 +14,7 @@ from typing import Any
 from finesweep.errors import ExportError
 from finesweep.events import Configuration, TrialState
 from finesweep.results.frames import Results, TrialResult
+from finesweep.results.objectives import values_text
 from finesweep.spec.parameters import BranchedParameter, DerivedParameter, Parameter
 from finesweep.spec.settings import settings_for
 from finesweep.spec.sweep import SweepSpec
@@ -32,8 +33,8 @@ class ExportRecord:
     settings: Mapping[str, Any]
     seed: int
     configuration: Configuration  # what the sweep searched
-    objective: Mapping[str, Any]  # metric, direction, value: best or last
-    value: float
+    objective: Mapping[str, Any] | Sequence[Mapping[str, Any]]  # as the study has it: one, or a list of several
+    value: float  # of the leading objective
     value_step: int | None  # the step of the sweep's grid that the value came from
     metrics: Mapping[str, float]  # all that were reported at that step
     examples_seen: int
@@ -44,7 +45,10 @@ class ExportRecord:
 
 
 def export_record(results: Results, sweep: str, number: int | None = None) -> ExportRecord:
-    """Gather a COMPLETE trial, the incumbent if no number is given. Raises ExportError for any other trial."""
+    """Gather a COMPLETE trial, the best if no number is given.
+
+    Raises ExportError for any other trial, and without a number where several objectives leave the choice open.
+    """
     spec, provenance = results.spec(sweep), results.provenance(sweep)
     trial = _complete_trial(results, sweep, number)
     worker = trial if trial.reused_from is None else results.trial(sweep, trial.reused_from)
@@ -61,7 +65,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         settings=settings.model_dump(mode="json"),
         seed=settings.seed,
         configuration=trial.configuration,
-        objective=spec.study.objective.model_dump(mode="json"),
+        objective=spec.study.model_dump(mode="json")["objective"],
         value=trial.value,
         value_step=trial.value_step,
         metrics=at_value,
@@ -75,10 +79,16 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
 
 def _complete_trial(results: Results, sweep: str, number: int | None) -> TrialResult:
     if number is None:
-        best = results.best(sweep)
-        if best is None:
+        front = results.front(sweep)
+        if not front:
             raise ExportError(f"sweep {sweep!r} has no COMPLETE trial to export yet. Let it run, or resume it.")
-        return best
+        if len(front) > 1:
+            listed = "\n".join(f"  {sweep}:{trial.number}  {values_text(trial.values)}" for trial in front)
+            raise ExportError(
+                f"sweep {sweep!r} has several objectives, and no trial is the best in all of them. Name one of those "
+                f"that no other beats, as in {sweep}:{front[0].number}:\n{listed}"
+            )
+        return front[0]
     trial = results.trial(sweep, number)
     if trial.state is not TrialState.COMPLETE:
         reason = f" ({trial.reason})" if trial.reason else ""

@@ -6,7 +6,7 @@ trial's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,6 +65,11 @@ def objective_values(
             columns = {objective_column(metric): value for metric, value in of_trial.items()}
             found[sweep.id, number] = {**columns, ON_FRONT: number in front}
     return found
+
+
+def values_text(values: Mapping[str, float]) -> str:
+    """Write a trial's values for people, by metric."""
+    return ", ".join(f"{metric} {value_text(value)}" for metric, value in values.items())
 
 
 def value_text(value: float) -> str:

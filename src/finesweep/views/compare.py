@@ -8,16 +8,22 @@ from dataclasses import dataclass
 import pandas as pd
 
 from finesweep.errors import ResultsError
+from finesweep.events import TrialState
 from finesweep.results.columns import (
+    ON_FRONT,
     TRIAL_COLUMNS,
     json_rows,
+    objective_column,
+    objective_columns,
     parameter_column,
     parameter_columns,
     scalar_dtype,
     wider_dtype,
 )
 from finesweep.results.frames import Results
+from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
+from finesweep.spec.study import StudySpec
 from finesweep.spec.sweep import SweepSpec
 from finesweep.views.tables import Column, Table, best_first, trials_table
 
@@ -28,6 +34,7 @@ BEST_COLUMNS = {
     "best_trial": "Int64",
     "best_value": "float64",
     "difference": "float64",  # to the best of all sweeps with the same objective; 0 is that one
+    "on_front": "Int64",  # several objectives: how many of its trials no trial of any of these sweeps beats
     "complete": "Int64",
     "pruned": "Int64",
     "failed": "Int64",
@@ -47,7 +54,8 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     """Gather the trials of sweeps, best first, and the best of each.
 
     A parameter that only some sweeps search has the fixed setting of the others in their rows. Sweeps whose
-    objectives differ keep their trials apart, in the order given. Raises ResultsError without a sweep.
+    objectives differ keep their trials apart, in the order given; several objectives that are the same have one
+    front over all sweeps. Raises ResultsError without a sweep.
     """
     if not sweeps:
         raise ResultsError("compare: no sweep was named. Name one or several; finesweep status lists them.")
@@ -55,13 +63,17 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     specs = {name: results.spec(name) for name in names}
     parameters = parameter_columns(spec.study.parameters for spec in specs.values())
     frames = [_with_settings(results.trials(name), spec, parameters) for name, spec in specs.items()]
-    maximize = [spec.study.objective.direction == "maximize" for spec in specs.values()]
-    if len({_objective(spec) for spec in specs.values()}) == 1:
-        trials = best_first(pd.concat(frames, ignore_index=True), maximize=maximize[0])
-    else:
-        apart = [best_first(frame, maximize=up) for frame, up in zip(frames, maximize, strict=True)]
-        trials = pd.concat(apart, ignore_index=True)
-    return Comparison(trials, _best(results, names))
+    studies = [spec.study for spec in specs.values()]
+    if len({_judged_by(study) for study in studies}) == 1:
+        frames, studies = [_with_one_front(pd.concat(frames, ignore_index=True), studies[0])], studies[:1]
+    ordered = [
+        best_first(frame, maximize=study.objective.direction == "maximize")
+        for frame, study in zip(frames, studies, strict=True)
+    ]
+    trials = pd.concat(ordered, ignore_index=True)
+    objectives = objective_columns(spec.study.objectives for spec in specs.values())
+    columns = [*TRIAL_COLUMNS, *objectives, *map(parameter_column, parameters)]
+    return Comparison(trials[columns], _best(results, names, trials))
 
 
 def comparison_tables(comparison: Comparison, *, top: int | None = None) -> tuple[Table, Table]:
@@ -75,6 +87,7 @@ def comparison_tables(comparison: Comparison, *, top: int | None = None) -> tupl
         Column("best_value", "best"),
         Column("difference", "difference"),
         Column("best_trial", "trial"),
+        Column("on_front", "on front", hidden_if_empty=True),
         Column("complete", "complete"),
         Column("pruned", "pruned"),
         Column("failed", "failed"),
@@ -86,6 +99,7 @@ def comparison_tables(comparison: Comparison, *, top: int | None = None) -> tupl
 
 def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str, str]) -> pd.DataFrame:
     """Give a sweep's trials a column for every parameter of any sweep: its own, or its fixed setting."""
+    objectives = objective_columns([spec.study.objectives])
     columns = {}
     for name, dtype in parameters.items():
         column = parameter_column(name)
@@ -97,15 +111,30 @@ def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str
             methods = frame.get("method", pd.Series([spec.training.method] * len(frame)))
             values = [setting if has_effect(name, method=method) else None for method in methods]
             columns[column] = pd.Series(values, index=frame.index, dtype=fitting)
-    return frame[list(TRIAL_COLUMNS)].assign(**columns)
+    return frame[[*TRIAL_COLUMNS, *objectives]].assign(**columns)
 
 
-def _objective(spec: SweepSpec) -> tuple[str, str]:
-    return spec.study.objective.metric, spec.study.objective.direction
+def _with_one_front(frame: pd.DataFrame, study: StudySpec) -> pd.DataFrame:
+    """Mark those trials of several sweeps that none of any of them beats."""
+    if len(study.objectives) == 1:
+        return frame
+    columns = ["value", *(objective_column(objective.metric) for objective in study.objectives[1:])]
+    complete = frame.loc[frame["state"] == TrialState.COMPLETE, columns]
+    values = {int(index): tuple(row) for index, row in zip(complete.index, complete.to_numpy(), strict=True)}
+    front = frame.index.isin(pareto_front(values, study.objectives))
+    return frame.assign(**{ON_FRONT: pd.array(front, dtype="boolean")})
 
 
-def _best(results: Results, names: Sequence[str]) -> pd.DataFrame:
+def _judged_by(study: StudySpec) -> tuple[tuple[str, str], ...]:
+    return tuple((objective.metric, objective.direction) for objective in study.objectives)
+
+
+def _best(results: Results, names: Sequence[str], trials: pd.DataFrame) -> pd.DataFrame:
     frame = results.sweeps().set_index("sweep", drop=False).loc[list(names)].reset_index(drop=True)
     objectives = frame.groupby(["metric", "direction"])["best_value"]
     leading = objectives.transform("max").where(frame["direction"] == "maximize", objectives.transform("min"))
-    return frame.assign(difference=frame["best_value"] - leading)[list(BEST_COLUMNS)].astype(BEST_COLUMNS)
+    marked = trials[ON_FRONT] if ON_FRONT in trials else pd.Series(pd.NA, index=trials.index, dtype="boolean")
+    on_front = marked.groupby(trials["sweep"]).sum(min_count=1)
+    return frame.assign(difference=frame["best_value"] - leading, on_front=frame["sweep"].map(on_front))[
+        list(BEST_COLUMNS)
+    ].astype(BEST_COLUMNS)

@@ -14,6 +14,7 @@ from rich.text import Text
 from finesweep.views.tables import Column, Table
 
 MOST_DECIMALS = 4
+COUNTS = (1e4, 1e15)  # whole numbers whose largest lies between these count something, such as parameters
 _STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAILED": "red", "RUNNING": "cyan", "FINISHED": "green"}
 
 
@@ -25,7 +26,7 @@ def show(table: Table, console: Console) -> None:
     rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     columns, cells = _visible(table)
     for column in columns:
-        rich_table.add_column(Text(column.header), justify="left" if column.kind == "text" else "right")
+        rich_table.add_column(Text(column.header), justify="left" if _is_left(column) else "right")
     for row in zip(*cells, strict=True):
         rich_table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console.print(rich_table)
@@ -41,9 +42,11 @@ def plain_text(table: Table) -> str:
 def number_texts(values: Sequence[Any]) -> list[str]:
     """Write the numbers of a column alike, so that they align: as many decimals as needed, at most four.
 
-    A column with values below 1e-4, all below 0.01, or from 1e7 on is written like 3.2e-05.
+    A column with values below 1e-4, all below 0.01, or from 1e7 on is written like 3.2e-05; large counts in full.
     """
     floats = [value for value in values if isinstance(value, float)]
+    if floats and COUNTS[0] <= max(map(abs, floats)) < COUNTS[1] and all(value.is_integer() for value in floats):
+        return [f"{value:.0f}" if isinstance(value, float) else _text(value) for value in values]
     sizes = [abs(value) for value in floats if value]
     if sizes and (min(sizes) < 1e-4 or max(sizes) < 1e-2 or max(sizes) >= 1e7):
         return [_text(value) if not isinstance(value, float) else f"{value:.1e}" if value else "0" for value in values]
@@ -80,6 +83,8 @@ def _texts(column: Column, values: Sequence[Any]) -> list[str]:
             return [duration_text(value) for value in values]
         case "number":
             return number_texts(values)
+        case "mark":
+            return ["*" if value else "" for value in values]
         case "text":
             return [_text(value) for value in values]
 
@@ -98,6 +103,10 @@ def _text(value: Any) -> str:
 def _aligned(column: Column, texts: Sequence[str]) -> list[str]:
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]
-    if column.kind == "text":
+    if _is_left(column):
         return [text + blank for text, blank in zip(texts, blanks, strict=True)]
     return [blank + text for text, blank in zip(texts, blanks, strict=True)]
+
+
+def _is_left(column: Column) -> bool:
+    return column.kind in ("text", "mark")

@@ -13,12 +13,13 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
-from finesweep.results.columns import TRIAL_COLUMNS, json_rows
-from finesweep.results.frames import Results
+from finesweep.results.columns import OBJECTIVE_PREFIX, ON_FRONT, TRIAL_COLUMNS, json_rows
+from finesweep.results.frames import Results, TrialResult
+from finesweep.results.objectives import values_text
 
 METRIC_PREFIX = "metrics."  # keeps a metric apart from a parameter of the same name
 
-Kind = Literal["text", "number", "duration"]
+Kind = Literal["text", "number", "duration", "mark"]
 _RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAILED: 2}  # all others come last
 
 
@@ -43,15 +44,17 @@ class Table:
 def leaderboard(results: Results, sweep: str, *, metrics: Sequence[str] = (), top: int | None = None) -> Table:
     """List a sweep's trials: COMPLETE by value, then PRUNED by how far they came, FAILED, and those not finished.
 
+    With several objectives those on the front come first, and each objective has a column.
     `metrics` adds columns: their values at the step of the trial's value, or at its last report if it has none.
     Raises ResultsError for a metric that no trial reported.
     """
-    objective = results.spec(sweep).study.objective
-    frame = best_first(results.trials(sweep), maximize=objective.direction == "maximize")
-    metrics = [name for name in dict.fromkeys(metrics) if name != objective.metric]
+    study = results.spec(sweep).study
+    frame = best_first(results.trials(sweep), maximize=study.objective.direction == "maximize")
+    shown = {objective.metric for objective in study.objectives}
+    metrics = [name for name in dict.fromkeys(metrics) if name not in shown]
     if metrics:
         frame = frame.merge(_metrics_at_value(results, sweep, frame, metrics), how="left", on="number")
-    return trials_table(frame if top is None else frame.head(top), value_header=objective.metric, metrics=metrics)
+    return trials_table(frame if top is None else frame.head(top), value_header=study.objective.metric, metrics=metrics)
 
 
 def trials_table(
@@ -59,12 +62,16 @@ def trials_table(
 ) -> Table:
     """Make the table of a frame of trials, in its order; `metrics` are extra columns of it, prefixed."""
     extra = [f"{METRIC_PREFIX}{name}" for name in metrics]
-    parameters = [name for name in frame.columns if name not in TRIAL_COLUMNS and name not in extra]
+    objectives = [name for name in frame.columns if name.startswith(OBJECTIVE_PREFIX)]
+    known = {*TRIAL_COLUMNS, *objectives, ON_FRONT, *extra}
+    parameters = [name for name in frame.columns if name not in known]
     columns = (
         *([Column("sweep", "sweep", "text")] if with_sweep else []),
         Column("number", "trial"),
+        *([Column(ON_FRONT, "front", "mark")] if objectives else []),
         Column("state", "state", "text"),
         Column("value", value_header),
+        *(Column(key, key.removeprefix(OBJECTIVE_PREFIX)) for key in objectives),
         Column("value_step", "step"),
         *(Column(key, name) for key, name in zip(extra, metrics, strict=True)),
         *(Column(name, name) for name in parameters),
@@ -99,11 +106,26 @@ def sweeps_table(results: Results) -> Table:
     return Table(columns, json_rows(newest_first[[column.key for column in columns]]))
 
 
+def best_text(front: Sequence[TrialResult]) -> str:
+    """Say which trial is the best or, where several objectives leave that open, which trials no other beats."""
+    best = front[0]
+    if len(best.values) == 1:
+        [(metric, value)] = best.values.items()
+        return f"Best: trial {best.number}, {metric} {value:.4f} at step {best.value_step:,}."
+    lines = [f"  trial {trial.number}: {values_text(trial.values)} at step {trial.value_step:,}" for trial in front]
+    who = "No trial beats this one" if len(front) == 1 else f"No trial beats these {len(front)}, the front"
+    return "\n".join([f"{who}:", *lines, ""])
+
+
 def best_first(frame: pd.DataFrame, *, maximize: bool) -> pd.DataFrame:
-    """Order trials: COMPLETE by value, PRUNED by examples seen, then FAILED, then the others; equals by number."""
+    """Order trials: COMPLETE by value, PRUNED by examples seen, then FAILED, then the others; equals by number.
+
+    COMPLETE trials on the front, where there are several objectives, stand before the others.
+    """
     keys = pd.DataFrame(
         {
             "rank": frame["state"].map(lambda state: _RANKS.get(state, len(_RANKS))),
+            "is_beaten": ~frame[ON_FRONT].fillna(value=False) if ON_FRONT in frame else False,
             "value": -frame["value"] if maximize else frame["value"],
             "examples": -frame["examples_seen"].where(frame["state"] == TrialState.PRUNED, 0),
             "number": frame["number"],

@@ -161,3 +161,33 @@ def test_a_folder_or_a_missing_folder_is_named(
         export_json(record, tmp_path, force=True)
     with pytest.raises(ExportError, match=r"nowhere/best\.json: No such file or directory\. Name a file in a folder"):
         export_json(record, tmp_path / "nowhere" / "best.json")
+
+
+def test_of_several_objectives_a_trial_must_be_named_unless_one_beats_all(
+    launch: Callable[..., Results], trial_events: Events
+) -> None:
+    rate = {"learning_rate": 3.2e-05}
+    trials = {0: (0.9, 2000.0), 1: (0.5, 1.0), 2: (0.4, 3000.0)}
+    batches = [trial_events(n, [v], others={"size": (size,)}, configuration=rate) for n, (v, size) in trials.items()]
+    results = launch(*batches, others={"size": "minimize"})
+    with pytest.raises(ExportError) as raised:
+        export_record(results, "tickets")
+    assert str(raised.value).splitlines() == [
+        "sweep 'tickets' has several objectives, and no trial is the best in all of them. Name one of those that no other"
+        " beats, as in tickets:0:",
+        "  tickets:0  accuracy 0.9, size 2,000",
+        "  tickets:1  accuracy 0.5, size 1",
+    ]
+    record = export_record(results, "tickets", 1)
+    assert (record.value, record.metrics["size"]) == (0.5, 1.0)
+    assert [objective["metric"] for objective in record.objective] == ["accuracy", "size"]
+
+
+def test_a_trial_that_beats_all_others_needs_no_number(launch: Callable[..., Results], trial_events: Events) -> None:
+    rate = {"learning_rate": 3.2e-05}
+    results = launch(
+        trial_events(0, [0.4], others={"size": (9.0,)}, configuration=rate),
+        trial_events(1, [0.5], others={"size": (1.0,)}, configuration=rate),
+        others={"size": "minimize"},
+    )
+    assert export_record(results, "tickets").trial == 1
