@@ -57,6 +57,36 @@ def test_the_best_weights_and_only_those_are_kept_and_load(workplace: Workplace)
     assert set(artifacts.loc[artifacts["removed_at"].isna(), "number"]) == {best.number}
 
 
+def test_several_objectives_end_in_a_front(workplace: Workplace) -> None:
+    """The second contradicts the first, so that no trial is the best in both."""
+    objective = [{"metric": "accuracy", "direction": "maximize"}, {"metric": "loss", "direction": "maximize"}]
+    workplace.write({"budget": {"trials": 3}}, study={"objective": objective})
+    workplace.say("run", "sweep.yaml", "--backend", "inline", "--set", "study.sampler.type=tpe")
+    workplace.say("extend", "tiny", "--trials", "6")
+    ran = workplace.say("resume", "tiny", "--backend", "inline")
+    front = workplace.results.front("tiny")
+    assert len(front) > 1
+    assert f"No trial beats these {len(front)}, the front:\n  trial {front[0].number}: accuracy " in ran.stderr
+    assert f"finesweep export tiny:{front[0].number} --to json" in ran.stderr
+
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{workplace.folder / 'finesweep.db'}")
+    assert study.metric_names == ["accuracy", "loss"]
+    assert {tuple(trial.values.values()) for trial in front} == {tuple(trial.values) for trial in study.best_trials}
+    assert [trial.state.name for trial in study.trials] == workplace.results.trials("tiny")["state"].tolist()
+    assert "PRUNED" in [trial.state.name for trial in study.trials]
+
+    artifact_dir = workplace.folder / "artifacts/tiny"
+    kept = {path.parent.name for path in artifact_dir.glob("trial-*/*") if path.is_dir()}
+    assert kept == {f"trial-{trial.number:04d}" for trial in front}
+    marked = [row["number"] for row in json.loads(workplace.say("status", "tiny", "--json").stdout) if row["on_front"]]
+    assert marked == [trial.number for trial in front]
+    refused = workplace.say("export", "tiny", code=2).stderr
+    assert all(f"tiny:{trial.number}  accuracy" in refused for trial in front)
+    workplace.say("export", f"tiny:{front[-1].number}", "-o", "chosen.json")
+    exported = json.loads((workplace.folder / "chosen.json").read_text())
+    assert exported["metrics"]["loss"] == front[-1].values["loss"]
+
+
 def test_the_same_sweep_inline_twice_gives_the_same_numbers(workplace: Workplace) -> None:
     for name in ("one", "two"):
         workplace.say("run", "sweep.yaml", "--backend", "inline", "--name", name)
