@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
-from finesweep.errors import DataError, ResultsError, SweepNameError
+from finesweep.errors import DataError, ResourcesError, ResultsError, SweepNameError
 from finesweep.events import Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
@@ -28,6 +28,7 @@ from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
 from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
+from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.sweep import SweepSpec
 from finesweep.trainer import TrainerFactory
@@ -253,6 +254,11 @@ def slots_here(spec: SweepSpec, view: View) -> Slots | None:
         n_cpus=n_cores(),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
+    if needs_time(spec.study) and not slots.devices and slots.n_slots > 1:  # devices: auto, and there is none
+        raise ResourcesError(
+            f"objective train_seconds: there is no GPU here, and {slots.n_slots} trials would share the CPU and slow "
+            "each other down. Set resources.max_parallel to 1, or leave this objective out."
+        )
     for note in slots.notes:
         view.say(note)
     return slots

@@ -173,8 +173,8 @@ def test_of_several_objectives_a_trial_must_be_named_unless_one_beats_all(
     with pytest.raises(ExportError) as raised:
         export_record(results, "tickets")
     assert str(raised.value).splitlines() == [
-        "sweep 'tickets' has several objectives, and no trial is the best in all of them. Name one of those that no other"
-        " beats, as in tickets:0:",
+        "sweep 'tickets' has several objectives, and no trial is the best in all of them. "
+        "Name one of those that no other beats, as in tickets:0:",
         "  tickets:0  accuracy 0.9, size 2,000",
         "  tickets:1  accuracy 0.5, size 1",
     ]
