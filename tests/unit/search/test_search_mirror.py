@@ -156,3 +156,29 @@ def test_a_study_is_deleted_once_and_no_more(make_desk: MakeDesk, open_mirror: O
     delete_study(url, "desk")
     with pytest.raises(KeyError):
         load(url)
+
+
+def test_a_study_of_several_objectives_is_copied_with_all_values(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk(pruner=ASHA, others={"size": "minimize"})
+    good, small, worse, diverged, running = (desk.next() for _ in range(5))
+    for trial, accuracy, size in ((good, 0.9, 9.0), (small, 0.8, 1.0)):
+        desk.report(trial.number, 100, accuracy, size=size, final=True)
+        desk.finish(trial.number)
+    mirror = open_mirror(desk)
+    mirror.follow()
+    desk.report(running.number, 100, 0.95, size=3.0)
+    desk.report(worse.number, 100, 0.1, size=5.0)
+    desk.report(diverged.number, 100, 0.5, size=math.nan)
+    mirror.complete()
+    desk.report(running.number, 900, 0.95, size=2.0, final=True)
+    desk.finish(running.number)
+    open_mirror(desk).complete()  # another driver went on
+    stored = load(url)
+    assert shown(stored) == shown(desk.broker.study)
+    assert [trial.state.name for trial in stored.trials] == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
+    assert [trial.number for trial in stored.best_trials] == [small.number, running.number]
+    assert stored.metric_names == ["accuracy", "size"]
+    assert not any(trial.intermediate_values for trial in stored.trials)
+    assert stored.trials[worse.number].system_attrs == {"completed_rung_0": 0.1}  # which the shadow was given
