@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 from finesweep.events import Report, TrialRecord, TrialState
 from finesweep.spec.study import Objective
 
-Number = TypeVar("Number", int, tuple[int, int])  # names a trial; of equals the lower one came first
 
-
-def pareto_front(values: Mapping[Number, Sequence[float]], objectives: Sequence[Objective]) -> list[Number]:
+def pareto_front(values: Mapping[int, Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
     """Name the trials that none is at least as good as in every objective, best first by the leading one.
 
     `values` has each trial's values in the order of the objectives. Of trials equal in all of them the lowest number
     stands for the others, as the best of one objective does.
     """
     ranks = {number: _rank(of_trial, objectives) for number, of_trial in values.items()}
-    front: list[Number] = []
+    front: list[int] = []
     for number in sorted(ranks, key=lambda number: (ranks[number], number)):  # what beats a trial stands before it
         if not any(_is_as_good(ranks[other], ranks[number]) for other in front):
             front.append(number)

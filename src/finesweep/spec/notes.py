@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_notes
 from finesweep.spec.faults import Finding
-from finesweep.spec.objective_rules import objective_notes
+from finesweep.spec.objective_rules import cost_notes, objective_notes
 from finesweep.spec.reference_rules import absent_parameters
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings, space_size
@@ -35,6 +35,8 @@ def find_notes(spec: SweepSpec) -> Iterator[Finding]:
         )
         yield Finding(("study", "pruner", "compare_at"), message)
     yield from objective_notes(study, {**METRICS[spec.task], **GENERATION_METRICS})
+    if spec.trainer == "transformers":  # what a function of the user's own costs is its own affair
+        yield from cost_notes(study)
     for name in absent_parameters(Space(parameters, frozenset(), fixed)):
         yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
     yield from _data_notes(spec.data, spec.task)

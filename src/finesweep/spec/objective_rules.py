@@ -15,6 +15,10 @@ from finesweep.spec.sweep import COSTS, Resources
 
 AT: KeyPath = ("study", "objective")
 _TIME = "train_seconds"
+_CHANGED_BY: Mapping[str, frozenset[str]] = {  # a cost that trials of one sweep differ in only by these settings
+    "trainable_parameters": frozenset(("method", "unfrozen_layers", "lora_rank", "lora_target_modules")),
+    "model_mib": frozenset(("method", "lora_rank", "lora_target_modules")),
+}
 _OTHER_COSTS = " or ".join(name for name in COSTS if name != _TIME)
 
 
@@ -100,3 +104,13 @@ def objective_notes(study: StudySpec, directions: Mapping[str, MetricDirection])
             " on the front. `type: none` trains every trial to its end."
         )
         yield Finding(("study", "pruner"), message)
+
+
+def cost_notes(study: StudySpec) -> Iterator[Finding]:
+    """Find costs that are the same for all trials."""
+    for index, objective in enumerate(study.objectives):
+        changed_by = _CHANGED_BY.get(objective.metric)
+        if changed_by is not None and not changed_by & study.parameters.keys():
+            names = ", ".join(sorted(changed_by))
+            message = f"{objective.metric} is the same for all trials: the study searches none of {names}."
+            yield Finding((*AT, index), message)
