@@ -389,9 +389,10 @@ def _close(end: SweepEnd, url: str) -> int:
     if not front:
         _say(f"{end.name}: no trial was completed. See why: finesweep logs {end.name}:0{hint}")
         return 1
+    gap = " " if len(front[0].values) == 1 else "\n"
     exported = end.name if len(front) == 1 else f"{end.name}:{front[0].number}"
     _say(
-        f"{best_text(front)} Next:\n\n"
+        f"{best_text(front)}{gap}Next:\n\n"
         f"    finesweep compare {end.name}{hint}\n"
         f"    finesweep export {exported} --to json{hint}\n"
         f"    finesweep extend {end.name} --trials N{hint}\n"

@@ -114,7 +114,7 @@ def best_text(front: Sequence[TrialResult]) -> str:
         return f"Best: trial {best.number}, {metric} {value:.4f} at step {best.value_step:,}."
     lines = [f"  trial {trial.number}: {values_text(trial.values)} at step {trial.value_step:,}" for trial in front]
     who = "No trial beats this one" if len(front) == 1 else f"No trial beats these {len(front)}, the front"
-    return "\n".join([f"{who}:", *lines, ""])
+    return "\n".join([f"{who}:", *lines])
 
 
 def best_first(frame: pd.DataFrame, *, maximize: bool) -> pd.DataFrame:
