@@ -7,6 +7,7 @@ FinesweepError
 ├── ResultsError     the results database cannot be opened, read or written
 ├── DataError        the data set cannot be read or does not fit the task
 ├── ModelError       the model cannot be found or loaded
+├── EvaluationError  a trial cannot be judged as asked: a metric of the user's own fails, a library is missing
 ├── ResourcesError   the devices or the cluster asked for are not there
 └── ExportError      the configuration cannot be exported as asked
 """
@@ -49,6 +50,10 @@ class DataError(FinesweepError):
 
 
 class ModelError(FinesweepError):
+    pass
+
+
+class EvaluationError(FinesweepError):
     pass
 
 

@@ -23,6 +23,12 @@ from finesweep.training.transformers_trainer import TransformersTrainer, Transfo
 WORDS = [f"w{i}" for i in range(60)]
 UNUSED_WORD = "never"
 CLASSES = ("bone", "heart", "skin")
+PREFIXES = {  # of the files with rows for each task
+    "classification": "",
+    "multi-label-classification": "multi_label_",
+    "regression": "regression_",
+    "causal-lm": "generative_",
+}
 N_TRAIN, N_VALIDATION = 53, 19  # none of the batch sizes below divides them
 
 
@@ -91,18 +97,22 @@ def make_llama(folder: Path, tokenizer: Any, *, is_tied: bool) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows whose class follows from their words, of many lengths; for generation, from a word to its followers."""
+    """Rows whose labels follow from their words, of many lengths; for generation, from a word to its followers."""
     folder = tmp_path_factory.mktemp("data")
-    draw = random.Random(0)
+    draw, mix = random.Random(0), random.Random(1)
     for split, n in (("train", N_TRAIN), ("validation", N_VALIDATION)):
-        labelled, pairs = [], []
+        rows: dict[str, list[Mapping[str, Any]]] = {prefix: [] for prefix in PREFIXES.values()}
         for i in range(n):
             label = i % len(CLASSES)
             words = draw.choices(WORDS[label * 20 : label * 20 + 20], k=draw.randint(2, 12))
-            labelled.append({"text": " ".join(words), "label": CLASSES[label]})
-            pairs.append({"prompt": words[0], "completion": " ".join(words[1:])})
-        write_rows(folder / f"{split}.jsonl", labelled)
-        write_rows(folder / f"generative_{split}.jsonl", pairs)
+            rows[""].append({"text": " ".join(words), "label": CLASSES[label]})
+            rows["generative_"].append({"prompt": words[0], "completion": " ".join(words[1:])})
+            kinds = mix.sample(range(len(CLASSES)), k=mix.randint(1, len(CLASSES)))
+            words = [mix.choice(WORDS[kind * 20 : kind * 20 + 20]) for kind in kinds for _ in range(3)]
+            rows["multi_label_"].append({"text": " ".join(words), "label": [CLASSES[kind] for kind in kinds]})
+            rows["regression_"].append({"text": " ".join(words), "label": 2.0 * (0 in kinds) - 0.5 * (1 in kinds)})
+        for prefix, of_task in rows.items():
+            write_rows(folder / f"{prefix}{split}.jsonl", of_task)
     return folder
 
 
@@ -123,10 +133,10 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., SweepSpec]:
         objective: Mapping[str, Any] | None = None,
         parameters: Mapping[str, Any] | None = None,
         artifacts: Mapping[str, Any] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> SweepSpec:
-        prefix = "" if task == "classification" else "generative_"
-        files = {split: str(data_dir / f"{prefix}{split}.jsonl") for split in ("train", "validation")}
+        files = {split: str(data_dir / f"{PREFIXES[task]}{split}.jsonl") for split in ("train", "validation")}
         return SweepSpec.model_validate(
             {
                 "name": "tiny",
@@ -141,6 +151,7 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., SweepSpec]:
                 "budget": {"trials": 1},
                 "resources": {"devices": "cpu"},
                 "artifacts": artifacts or {},
+                "evaluation": evaluation or {},
             }
         )
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction
 
 from finesweep.spec.sweep import Task
 from finesweep.training.encoding import IGNORED
@@ -79,7 +78,7 @@ def test_statistics_of_rows_give_that_loss_too(scored: Any) -> None:
     task, labels, output = scored
     kind = task_kind(task)
     rows = [kind.row_statistics(output.logits[i : i + 1], labels[i : i + 1]).numpy() for i in range(2)]
-    metrics = kind.compute_metrics(EvalPrediction(np.concatenate(rows), labels.numpy()))
+    metrics = kind.metrics(np.concatenate(rows), labels.numpy())
     assert metrics["loss"] == pytest.approx(float(output.loss), rel=1e-6)
 
 

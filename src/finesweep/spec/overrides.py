@@ -14,7 +14,10 @@ FILE = "--set"  # stands where a fault's file would
 # Sections that may be left out of a file, so that an override may be the first to enter them.
 _OPTIONAL_SECTIONS: frozenset[KeyPath] = frozenset(
     (*path.split("."),)
-    for path in ("training", "resources", "artifacts", "study.sampler", "study.pruner", "data", "budget", "study")
+    for path in (
+        *("training", "resources", "artifacts", "study.sampler", "study.pruner", "data", "budget", "study"),
+        *("evaluation", "evaluation.metrics", "evaluation.generation", "evaluation.generation.scorers"),
+    )
 )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_faults
+from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.objective_rules import metric_faults, objective_paths, several_faults, time_faults
 from finesweep.spec.parameters import (
@@ -43,9 +44,6 @@ from finesweep.spec.study import (
     ThresholdPruner,
 )
 from finesweep.spec.sweep import (
-    COSTS,
-    GENERATION_METRICS,
-    METRICS,
     Budget,
     DataSpec,
     Evaluation,
@@ -138,11 +136,13 @@ def _read_training(value: Any) -> tuple[TrainingSpec | None, frozenset[str]]:
 
 def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _space_faults(draft)
-    yield from _evaluation_faults(draft)
+    if draft.task is not None:
+        yield from smoothing_faults(draft.task, draft.parameters, draft.fixed)
+        if draft.evaluation is not None:
+            yield from evaluation_faults(draft.task, draft.evaluation, draft.data)
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
-    yield from _smoothing_faults(draft)
     yield from _method_faults(draft)
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
@@ -168,33 +168,6 @@ def _space_faults(draft: Draft) -> Iterator[Finding]:
 
 
 # --- the study ---------------------------------------------------------------------------------------------------
-
-
-def _evaluation_faults(draft: Draft) -> Iterator[Finding]:
-    """Find metrics of the user's own that stand in the way of others, and generation where nothing is generated."""
-    if draft.evaluation is None or draft.task is None:
-        return
-    generation = draft.evaluation.generation
-    if generation is not None and draft.task != "causal-lm":
-        message = f"task {draft.task} generates nothing. Remove this section, or use task causal-lm."
-        yield Finding(("evaluation", "generation"), message)
-    if generation is not None and draft.data is not None and draft.data.format == "text":
-        message = (
-            "plain text has no reference to compare with what is generated. Use data.format prompt-completion or"
-            " messages, or remove this section."
-        )
-        yield Finding(("evaluation", "generation"), message)
-    taken = {*METRICS[draft.task], *COSTS, "train_loss"}
-    if generation is not None:
-        taken |= set(GENERATION_METRICS)
-        for name in generation.scorers:
-            if name in taken or name in draft.evaluation.metrics:
-                message = f"{name} is a metric that there is already. Give this one another name."
-                yield Finding(("evaluation", "generation", "scorers", name), message)
-    for name in draft.evaluation.metrics:
-        if name in taken:
-            message = f"{name} is a metric that there is already. Give this one another name."
-            yield Finding(("evaluation", "metrics", name), message)
 
 
 def _objective_faults(draft: Draft) -> Iterator[Finding]:
@@ -226,14 +199,6 @@ def _threshold_faults(at: KeyPath, pruner: ThresholdPruner) -> Iterator[Finding]
     elif pruner.lower is not None and pruner.upper is not None and pruner.lower >= pruner.upper:
         message = f"lower ({show(pruner.lower)}) must be below upper ({show(pruner.upper)}). Swap them."
         yield Finding((*at, "lower"), message)
-
-
-def measured_metrics(task: Task, evaluation: Evaluation) -> tuple[str, ...]:
-    """Name what a report of a sweep holds, the training loss aside."""
-    names = [*METRICS[task], *evaluation.metrics]
-    if evaluation.generation is not None:
-        names += [*GENERATION_METRICS, *evaluation.generation.scorers]
-    return tuple(names)
 
 
 # --- the fixed settings ------------------------------------------------------------------------------------------
@@ -275,18 +240,6 @@ def _method_faults(draft: Draft) -> Iterator[Finding]:
             " them. Set training.method to lora, or leave quantize out."
         )
         yield Finding(("model", "quantize"), message)
-
-
-def _smoothing_faults(draft: Draft) -> Iterator[Finding]:
-    """Find labels to be smoothed where no one of several is right."""
-    if draft.task in (None, "classification", "causal-lm"):
-        return
-    name = "label_smoothing_factor"
-    message = f"task {draft.task} has no one right label to smooth. Remove {name}."
-    if name in draft.parameters:
-        yield Finding((*ROOT, name), message)
-    elif draft.fixed.get(name):
-        yield Finding(("training", name), message)
 
 
 def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:

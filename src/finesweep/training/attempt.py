@@ -15,13 +15,13 @@ from typing import Any
 import transformers
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
+from finesweep.spec.evaluation_rules import measured_metrics
 from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, steps_reached
-from finesweep.training.tasks import task_kind
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
 
     def _report_divergence(self, optimizer_step: int, loss: float) -> None:
         """Tell a loss that is not finite without evaluating: the weights are worth nothing now."""
-        metrics = dict.fromkeys((*task_kind(self._spec.task).metric_names, "train_loss"), math.nan)
+        metrics = dict.fromkeys((*measured_metrics(self._spec.task, self._spec.evaluation), "train_loss"), math.nan)
         step = off_grid_step(self._grid, self._schedule, optimizer_step)
         is_final = optimizer_step >= self._schedule.optimizer_steps
         self._tell(step, {**metrics, "loss": loss, "train_loss": loss}, optimizer_step, is_final=is_final)

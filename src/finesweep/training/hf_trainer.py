@@ -5,7 +5,7 @@ In: a model, arguments, a task. Out: training steps, scores, trained weights. It
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -15,21 +15,22 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from finesweep.training.methods import Trainable
 from finesweep.training.models import Model
-from finesweep.training.tasks import TaskKind
+from finesweep.training.scoring import Scoring
 
 
 class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is untyped here
     """A Trainer that keeps frozen parts in evaluation mode and sums up the loss of each optimizer step."""
 
-    def __init__(self, *, kind: TaskKind, trainable: Trainable, **options: Any) -> None:
+    def __init__(self, *, scoring: Scoring, trainable: Trainable, **options: Any) -> None:
         super().__init__(
             compute_loss_func=self._mean_loss,
-            compute_metrics=kind.compute_metrics,
-            preprocess_logits_for_metrics=kind.row_statistics,
+            compute_metrics=self._score_rows,
+            preprocess_logits_for_metrics=scoring.kind.row_statistics,
             **options,
         )
         self.trainable = trainable
-        self._kind = kind
+        self._scoring, self._kind = scoring, scoring.kind
+        self._scores: dict[str, float] = {}
         self._loss: torch.Tensor | None = None
 
     def compute_loss(self, model: Model, *args: Any, **options: Any) -> Any:
@@ -73,8 +74,13 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
     def score(self) -> dict[str, float]:
         """Evaluate on the validation rows. Leave random states alone: when one looks does not change what is learnt."""
         with torch.random.fork_rng(devices=[]):
-            metrics: Mapping[str, float] = self.evaluate(metric_key_prefix="eval")
-        return {name: metrics[f"eval_{name}"] for name in self._kind.metric_names}
+            self.evaluate()
+        return self._scores
+
+    def _score_rows(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
+        """Keep the scores beside the Trainer's own, whose names and averages are others."""
+        self._scores = self._scoring.of_rows(prediction)
+        return {}
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: p for name, p in self.model.named_parameters() if name in self.trainable.names}

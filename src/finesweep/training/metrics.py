@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -70,6 +71,18 @@ def causal_lm_metrics(statistics: Array) -> Mapping[str, float]:
         "perplexity": float(perplexity),
         "token_accuracy": float(n_right / n_tokens),
     }
+
+
+def class_probabilities(statistics: Array) -> Array:
+    """Turn (rows, [loss, *logits]) into the probabilities of each row's classes: (rows, classes)."""
+    probabilities: Array = softmax(statistics[:, 1:].astype(np.float64), axis=-1)
+    return probabilities
+
+
+def label_probabilities(statistics: Array) -> Array:
+    """Turn (rows, [loss, *logits]) into the probability of each label: (rows, classes)."""
+    probabilities: Array = expit(statistics[:, 1:].astype(np.float64))
+    return probabilities
 
 
 def _spearman(outputs: Array, labels: Array) -> float:

@@ -27,7 +27,8 @@ from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.methods import Trainable, apply_method
 from finesweep.training.models import BaseModel
 from finesweep.training.schedule import Schedule, end_step, plan
-from finesweep.training.tasks import TaskKind, task_kind
+from finesweep.training.scoring import Scoring
+from finesweep.training.tasks import TaskKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Shared:
     base_model: BaseModel
     train: datasets.Dataset
     validation: datasets.Dataset
+    scoring: Scoring
 
 
 def train(
@@ -46,17 +48,17 @@ def train(
     """Train one attempt of a trial, from its newest checkpoint where there is one."""
     folder.begin()
     settings = settings_for(spec.training, trial.configuration)
-    kind = task_kind(spec.task)
     passed_on = transformers_arguments(settings)
     schedule = plan(settings, n_rows=len(shared.train), drop_last=passed_on.get("dataloader_drop_last", False))
 
     model = shared.base_model.copy(settings.seed)
     trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
+    kind = shared.scoring.kind
     arguments = training_arguments(settings, schedule, kind, passed_on, folder=folder, use_cpu=on_cpu(spec))
     trainer = SweepTrainer(
         model=model,
         args=arguments,
-        kind=kind,
+        scoring=shared.scoring,
         trainable=trainable,
         train_dataset=shared.train,
         eval_dataset=shared.validation,

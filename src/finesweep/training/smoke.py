@@ -29,7 +29,6 @@ from finesweep.training.methods import apply_method
 from finesweep.training.prepare import prepare
 from finesweep.training.recipe import Shared, on_cpu, training_arguments
 from finesweep.training.schedule import plan
-from finesweep.training.tasks import task_kind
 from finesweep.training.transformers_trainer import check_devices, forget_trial, load_shared
 
 _STEPS = 2  # the first also pays for what is done once, such as choosing kernels; the last is timed
@@ -86,7 +85,7 @@ def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
 
 
 def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, scratch: Path) -> SmokeResult:
-    kind = task_kind(spec.task)
+    kind = shared.scoring.kind
     train_rows = _full_rows(shared.train, settings.batch_size, spec.data.max_length)
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
     model = shared.base_model.copy(settings.seed)
@@ -98,7 +97,7 @@ def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, scratch: Path)
     trainer = SweepTrainer(
         model=model,
         args=arguments,
-        kind=kind,
+        scoring=shared.scoring,
         trainable=trainable,
         train_dataset=train_rows,
         eval_dataset=eval_rows,

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 import transformers
 
-from finesweep.spec.sweep import METRICS, Task
+from finesweep.spec.sweep import Task
 from finesweep.training.encoding import IGNORED
 from finesweep.training.metrics import (
+    Array,
     causal_lm_metrics,
+    class_probabilities,
     classification_metrics,
+    label_probabilities,
     multi_label_metrics,
     regression_metrics,
 )
@@ -24,12 +27,12 @@ from finesweep.training.metrics import (
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    metric_names: tuple[str, ...]
     model_class: Any
     loss_sum: Callable[..., torch.Tensor]  # of a batch; over n_losses it is the mean
     n_losses: Callable[[torch.Tensor], torch.Tensor]  # labels -> what that sum is taken over
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
-    compute_metrics: Callable[[Any], Mapping[str, float]]
+    metrics: Callable[[Array, Array], Mapping[str, float]]  # of statistics and labels
+    predictions: Callable[[Array], Array]  # statistics -> what a metric of the user's own is given
     eval_rows: int  # per evaluation batch, at least; the training batch where that is larger
 
 
@@ -137,39 +140,39 @@ def _first(logits: Any) -> torch.Tensor:
 
 _KINDS: Mapping[Task, TaskKind] = {
     "classification": TaskKind(
-        metric_names=tuple(METRICS["classification"]),
         model_class=transformers.AutoModelForSequenceClassification,
         loss_sum=class_loss_sum,
         n_losses=n_elements,
         row_statistics=class_statistics,
-        compute_metrics=lambda prediction: classification_metrics(prediction.predictions, prediction.label_ids),
+        metrics=classification_metrics,
+        predictions=class_probabilities,
         eval_rows=32,
     ),
     "multi-label-classification": TaskKind(
-        metric_names=tuple(METRICS["multi-label-classification"]),
         model_class=transformers.AutoModelForSequenceClassification,
         loss_sum=multi_label_loss_sum,
         n_losses=n_elements,
         row_statistics=multi_label_statistics,
-        compute_metrics=lambda prediction: multi_label_metrics(prediction.predictions, prediction.label_ids),
+        metrics=multi_label_metrics,
+        predictions=label_probabilities,
         eval_rows=32,
     ),
     "regression": TaskKind(
-        metric_names=tuple(METRICS["regression"]),
         model_class=transformers.AutoModelForSequenceClassification,
         loss_sum=squared_error_sum,
         n_losses=n_elements,
         row_statistics=regression_statistics,
-        compute_metrics=lambda prediction: regression_metrics(prediction.predictions, prediction.label_ids),
+        metrics=regression_metrics,
+        predictions=lambda statistics: statistics[:, 0],
         eval_rows=32,
     ),
     "causal-lm": TaskKind(
-        metric_names=tuple(METRICS["causal-lm"]),
         model_class=transformers.AutoModelForCausalLM,
         loss_sum=token_loss_sum,
         n_losses=n_predicted_tokens,
         row_statistics=token_statistics,
-        compute_metrics=lambda prediction: causal_lm_metrics(prediction.predictions),
+        metrics=lambda statistics, _: causal_lm_metrics(statistics),
+        predictions=lambda statistics: statistics,
         eval_rows=1,  # logits of a whole vocabulary: no more than training holds at once
     ),
 }

@@ -22,6 +22,7 @@ from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
+from finesweep.training.scoring import load_scoring
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def load_shared(spec: SweepSpec, prepared: Prepared, *, cache_dir: Path) -> Shar
         base_model=BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer),
         train=load_split(prepared, "train"),
         validation=load_split(prepared, "validation"),
+        scoring=load_scoring(spec),
     )
 
 

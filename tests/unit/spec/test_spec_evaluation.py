@@ -21,3 +21,46 @@ def test_labels_are_smoothed_only_where_one_of_several_is_right(files: Any, task
 
 def test_labels_of_classes_may_be_smoothed(files: Any) -> None:
     assert files.faults("training.label_smoothing_factor=0.1") == []
+
+
+GENERATION = ["task=causal-lm", "evaluation.generation={rows: 4}"]
+
+
+def test_metrics_of_the_users_own_may_be_the_objective(files: Any) -> None:
+    own = ["study.objective.metric=cost", "study.objective.direction=minimize"]
+    assert files.faults(*own, "evaluation.metrics={cost: package.module:cost}") == []
+    assert files.faults(*own, *GENERATION, "evaluation.generation.scorers={cost: my:cost}") == []
+    (fault,) = files.faults(*own)
+    assert "is not measured for task classification" in fault
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "words"),
+    [
+        (["evaluation.metrics={mcc: a:b}"], "evaluation.metrics.mcc", "there is already"),
+        (["evaluation.metrics={train_loss: a:b}"], "evaluation.metrics.train_loss", "there is already"),
+        (["evaluation.metrics={train_seconds: a:b}"], "evaluation.metrics.train_seconds", "there is already"),
+        (["evaluation.metrics={a b: a:b}"], "evaluation.metrics.a b", '"a b" is no name of a metric'),
+        (["evaluation.metrics={cost: a.b}"], "evaluation.metrics.cost", "a.b"),
+        (["evaluation.generation={rows: 4}"], "evaluation.generation", "task classification generates nothing"),
+        (
+            [*LABELS, *GENERATION, "data.format=text"],
+            "evaluation.generation",
+            "plain text has no reference",
+        ),
+        (
+            [*LABELS, *GENERATION, "evaluation.generation.scorers={rougeL: a:b}"],
+            "evaluation.generation.scorers.rougeL",
+            "there is already",
+        ),
+        (
+            [*LABELS, *GENERATION, "evaluation.metrics={x: a:b}", "evaluation.generation.scorers={x: a:b}"],
+            "evaluation.generation.scorers.x",
+            "there is already",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_so(files: Any, overrides: list[str], key: str, words: str) -> None:
+    (fault,) = files.faults(*overrides)
+    assert f"{key}: " in fault
+    assert words in fault
