@@ -17,3 +17,8 @@ def log_path(artifact_dir: Path, number: int) -> Path:
 def driver_log_path(artifact_dir: Path) -> Path:
     """Tell where a detached driver writes what it would have said on the terminal."""
     return artifact_dir / "driver.log"
+
+
+def fitting_path(artifact_dir: Path) -> Path:
+    """Tell where is kept how many rows at once have fitted a device."""
+    return artifact_dir / "fitting.json"

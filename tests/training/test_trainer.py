@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +112,29 @@ def test_smoke_takes_the_largest_shape(make_spec: Any, tmp_path: Path) -> None:
     assert 0.1 < result.peak_memory_gib < 64
 
 
-def test_smoke_names_the_batch_that_does_not_fit_the_memory(make_spec: Any, tmp_path: Path) -> None:
-    def fill_memory(module: torch.nn.Module, _: Any) -> None:
-        if module.training:
+def test_smoke_tells_how_many_rows_fit_the_memory(make_spec: Any, tmp_path: Path) -> None:
+    with a_device_of(most_rows=8):
+        result = smoke(make_spec(parameters=BATCHES), cache_dir=tmp_path)
+    assert (result.batch_size, result.device_batch_size) == (32, 8)
+
+
+def test_smoke_tells_that_no_row_fits_the_memory(make_spec: Any, tmp_path: Path) -> None:
+    with a_device_of(most_rows=0), pytest.raises(ResourcesError, match=r"^out of memory: a single row .*max_length"):
+        smoke(make_spec(parameters=BATCHES), cache_dir=tmp_path)
+
+
+BATCHES = {"batch_size": {"type": "categorical", "choices": [8, 32]}}
+
+
+@contextlib.contextmanager
+def a_device_of(most_rows: int) -> Iterator[None]:
+    def fill_memory(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if module.training and isinstance(module, torch.nn.Embedding) and len(args[0]) > most_rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    parameters = {"batch_size": {"type": "categorical", "choices": [8, 32]}}
     handle = register_module_forward_pre_hook(fill_memory)
     try:
-        with pytest.raises(ResourcesError, match=r"batch_size 32 .* 16 rows at once.*training\.device_batch_size"):
-            smoke(make_spec(device_batch_size=16, parameters=parameters), cache_dir=tmp_path)
+        yield
     finally:
         handle.remove()
 

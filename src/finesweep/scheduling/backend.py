@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from finesweep.errors import FinesweepError
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
 from finesweep.trainer import Reporter, Trainer
 
@@ -101,4 +102,4 @@ def _number(name: str, value: Any) -> float:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text}"[:500]
+    return text[:500] if isinstance(error, FinesweepError) else f"{type(error).__name__}: {text}"[:500]

@@ -9,19 +9,23 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import transformers
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
 from finesweep.spec.evaluation_rules import measured_metrics
-from finesweep.spec.sweep import SweepSpec, TrainingSpec
+from finesweep.spec.sweep import COSTS, SweepSpec, TrainingSpec
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.hf_trainer import SweepTrainer
+from finesweep.training.judging import Watched, is_diverged, note_loss, note_value
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, steps_reached
+
+NOTHING_TOLD = -1
 
 _log = logging.getLogger(__name__)
 
@@ -40,90 +44,148 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         schedule: Schedule,
         folder: TrialFolder,
         tokenizer: Tokenizer,
+        told_up_to: int = NOTHING_TOLD,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Steps up to `told_up_to` were told before memory ran out; what was told holds."""
         self._trainer, self._reporter = trainer, reporter
-        self._spec, self._grid, self._schedule = spec, grid, schedule
-        self._checkpoint_s = settings.checkpoint_minutes * 60
+        self._spec, self._grid, self._settings, self._schedule = spec, grid, settings, schedule
         self._folder, self._tokenizer = folder, tokenizer
+        self.told_up_to = told_up_to
+        self._clock = clock
+        self._last_checkpoint_s = self._working_since_s = clock()
+        self._train_seconds = 0.0
         self._loss_sum, self._loss_steps = 0.0, 0
-        self._is_finite = True
-        self._last_checkpoint_s = time.monotonic()
+        self._watched = Watched()
+        self._has_told_divergence = False
+        self._is_over = False
+        self._reason: str | None = None  # of an end before the schedule's
         self._decision = Decision.CONTINUE
         best = folder.best()
         self._best_value = best.value if best else None
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
-        self._loss_sum, self._loss_steps = checkpoint.progress.loss_sum, checkpoint.progress.loss_steps
+        progress = checkpoint.progress
+        self._loss_sum, self._loss_steps = progress.loss_sum, progress.loss_steps
+        self._train_seconds, self._watched = progress.train_seconds, progress.watched
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            self._watched = replace(self._watched, start_loss=self._trainer.loss_at_start())
+        self._working_since_s = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        loss = self._trainer.take_loss()
-        self._loss_sum += loss
-        self._loss_steps += 1
+        self._note(self._trainer.take_loss())
         step = state.global_step
-        is_over = step >= self._schedule.optimizer_steps
+        is_last = step >= self._schedule.optimizer_steps
         reached = steps_reached(self._grid, self._schedule, step)
 
-        if not math.isfinite(loss) and self._is_finite:
-            self._is_finite = False  # told once, at once; should it be let go on, the grid will tell the rest
-            self._report_divergence(step, loss)
-        elif reached or is_over:
-            self._report(reached, step, is_over=is_over)
+        if self._is_diverged() and not self._has_told_divergence:
+            self._has_told_divergence = True  # at once; should it be let go on, the grid will tell the rest
+            self._report_divergence(step)
+        elif reached or is_last:
+            self._report(
+                (*reached, end_step(self._grid, self._schedule)) if is_last else reached, step, is_last=is_last
+            )
+        self._is_over |= is_last
 
-        if self._decision is Decision.CONTINUE and not is_over:
+        if self._decision is Decision.CONTINUE and not self._is_over:
             self._decision = self._reporter.poll()
-        is_due = bool(reached) and time.monotonic() - self._last_checkpoint_s >= self._checkpoint_s
-        if not is_over and (self._decision is Decision.PAUSE or (self._decision is Decision.CONTINUE and is_due)):
+        is_due = bool(reached) and self._clock() - self._last_checkpoint_s >= self._settings.checkpoint_minutes * 60
+        if not self._is_over and (self._decision is Decision.PAUSE or (self._decision is Decision.CONTINUE and is_due)):
             self._write_checkpoint(step)
-        if self._decision is not Decision.CONTINUE:
+        if self._decision is not Decision.CONTINUE or self._is_over:
             control.should_training_stop = True
+        self._working_since_s = self._clock()
 
     def end(self) -> AttemptResult:
         """Tidy the trial's folder and say how the attempt ended."""
         if self._decision is Decision.STOP:
             self._folder.clear()
             return AttemptResult(Ending.STOPPED)
-        if self._decision is Decision.PAUSE and self._trainer.state.global_step < self._schedule.optimizer_steps:
+        if self._decision is Decision.PAUSE and not self._is_over:
             return AttemptResult(Ending.PAUSED)
         best = self._folder.best()
         self._folder.clear(but=best.path if best else None)
-        return AttemptResult(Ending.DONE, artifacts={"best": self._folder.relative(best.path)} if best else {})
+        artifacts = {"best": self._folder.relative(best.path)} if best else {}
+        return AttemptResult(Ending.DONE, self._reason, artifacts=artifacts)
 
-    def _report(self, reached: tuple[int, ...], optimizer_step: int, *, is_over: bool) -> None:
+    def _note(self, loss: float) -> None:
+        """Take in an optimizer step; what comes after it, evaluation and all, is no training time."""
+        self._train_seconds += self._clock() - self._working_since_s
+        self._loss_sum += loss
+        self._loss_steps += 1
+        self._watched = note_loss(self._watched, loss)
+
+    def _is_diverged(self) -> bool:
+        return is_diverged(self._watched, factor=self._settings.divergence_factor)
+
+    def _report(self, steps: tuple[int, ...], optimizer_step: int, *, is_last: bool) -> None:
         """Evaluate once and tell every step of the grid that this optimizer step is the first to reach.
 
         All of them, also after an answer of PAUSE: the checkpoint then written lies behind them. Only STOP cuts short.
+        A trial that has come to its end is whole: none of them may prune it.
         """
-        metrics = self._trainer.score()
-        metrics["train_loss"] = self._loss_sum / self._loss_steps
-        self._loss_sum, self._loss_steps = 0.0, 0
-        steps = (*reached, end_step(self._grid, self._schedule)) if is_over else reached
-        for step in steps:  # a trial that has made its last optimizer step is whole: none of these may prune it
-            self._tell(step, metrics, optimizer_step, is_final=is_over)
+        metrics = {**self._trainer.score(), "train_loss": self._take_train_loss(), **self._costs()}
+        value = metrics[self._spec.study.objective.metric]
+        self._is_over = self._has_lost_patience(value) or is_last
+        before = self.told_up_to
+        for step in steps:
+            self._tell(step, metrics, optimizer_step, is_final=self._is_over)
             if self._decision is Decision.STOP:
                 return
-        self._keep_best(metrics[self._spec.study.objective.metric], step=steps[-1], is_over=is_over)
+        if steps[-1] > before:  # the weights kept belong to the value told, and that one holds
+            self._keep_best(value, step=steps[-1])
 
-    def _report_divergence(self, optimizer_step: int, loss: float) -> None:
-        """Tell a loss that is not finite without evaluating: the weights are worth nothing now."""
-        metrics = dict.fromkeys((*measured_metrics(self._spec.task, self._spec.evaluation), "train_loss"), math.nan)
+    def _has_lost_patience(self, value: float) -> bool:
+        settings, objective = self._settings, self._spec.study.objective
+        self._watched = note_value(self._watched, value, objective, min_delta=settings.early_stopping_min_delta)
+        patience = settings.early_stopping_patience
+        if patience is None or self._watched.n_without < patience:
+            return False
+        self._reason = f"early stopping: {objective.metric} was not bettered in {patience} evaluations"
+        return True
+
+    def _report_divergence(self, optimizer_step: int) -> None:
+        """Tell that the weights are worth nothing now: no evaluation, only what training cost them."""
+        unknown = dict.fromkeys(measured_metrics(self._spec.task, self._spec.evaluation), math.nan)
+        metrics = {**unknown, "train_loss": self._take_train_loss(), **self._costs()}
         step = off_grid_step(self._grid, self._schedule, optimizer_step)
-        is_final = optimizer_step >= self._schedule.optimizer_steps
-        self._tell(step, {**metrics, "loss": loss, "train_loss": loss}, optimizer_step, is_final=is_final)
+        self._tell(step, metrics, optimizer_step, is_final=optimizer_step >= self._schedule.optimizer_steps)
+
+    def _take_train_loss(self) -> float:
+        """Return the mean training loss since the last report."""
+        loss = self._loss_sum / self._loss_steps
+        self._loss_sum, self._loss_steps = 0.0, 0
+        return loss
+
+    def _costs(self) -> dict[str, float]:
+        """Return what the objectives name of a trial's costs."""
+        costs = {
+            "trainable_parameters": self._trainer.trainable.n_trainable,
+            "model_mib": self._trainer.model_mib(),
+            "train_seconds": self._train_seconds,
+        }
+        assert costs.keys() == COSTS.keys(), "every cost of the spec is told here"
+        return {o.metric: costs[o.metric] for o in self._spec.study.objectives if o.metric in costs}
 
     def _tell(self, step: int, metrics: Mapping[str, float], optimizer_step: int, *, is_final: bool) -> None:
+        if step <= self.told_up_to:
+            return
         examples_seen = self._schedule.examples_at(optimizer_step)
         decision = self._reporter.report(Report(step, metrics, examples_seen, final=is_final))
+        self.told_up_to = step
         said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         _log.info("step %d, %d examples seen, %s: %s", step, examples_seen, said, decision)
         if self._decision is not Decision.STOP and decision is not Decision.CONTINUE:
             self._decision = decision
 
-    def _keep_best(self, value: float, *, step: int, is_over: bool) -> None:
+    def _keep_best(self, value: float, *, step: int) -> None:
         objective = self._spec.study.objective
         if self._spec.artifacts.keep == "none":
             return
         if objective.value == "last":
-            if not is_over:
+            if not self._is_over:
                 return
         elif not math.isfinite(value) or not objective.is_better(value, self._best_value):
             return
@@ -139,6 +201,6 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         )
 
     def _write_checkpoint(self, optimizer_step: int) -> None:
-        progress = Progress(optimizer_step, self._loss_sum, self._loss_steps)
+        progress = Progress(optimizer_step, self._loss_sum, self._loss_steps, self._train_seconds, self._watched)
         self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
-        self._last_checkpoint_s = time.monotonic()
+        self._last_checkpoint_s = self._clock()

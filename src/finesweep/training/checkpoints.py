@@ -23,6 +23,7 @@ from finesweep.errors import ModelError
 from finesweep.layout import trial_dir
 from finesweep.spec.sweep import Task
 from finesweep.training.encoding import Tokenizer, pad_id_of
+from finesweep.training.judging import Watched
 from finesweep.training.models import Model, load_model, resolve_model
 from finesweep.training.tasks import task_kind
 from finesweep.training.whole_folder import write_whole
@@ -36,11 +37,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the trainer's own files do not hold: the training loss since the last report."""
+    """What the trainer's own files do not hold."""
 
     optimizer_step: int
-    loss_sum: float
+    loss_sum: float  # training loss since the last report
     loss_steps: int
+    train_seconds: float  # of the trial so far, without evaluations
+    watched: Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,9 @@ def _read_manifest(path: Path) -> Progress:
     for name, size in manifest["files"].items():
         if (found := (path / name).stat().st_size) != size:
             raise ValueError(f"{name} has {found} bytes instead of {size}")
-    return Progress(**manifest["progress"])
+    progress = manifest["progress"]
+    watched = progress.pop("watched")
+    return Progress(**progress, watched=Watched(**{**watched, "recent_losses": tuple(watched["recent_losses"])}))
 
 
 def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,24 @@ In: a model, arguments, a task. Out: training steps, scores, trained weights. It
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
 from typing import Any
 
 import datasets
 import torch
 import transformers
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from finesweep.errors import ResourcesError
+from finesweep.training.judging import loss_of_ignorance
+from finesweep.training.memory import give_back_memory, is_out_of_memory
 from finesweep.training.methods import Trainable
 from finesweep.training.models import Model
+from finesweep.training.order import train_sampler
 from finesweep.training.scoring import Scoring
+
+_START_ROWS = 32  # that the loss at the start is the mean of
+
+_log = logging.getLogger(__name__)
 
 
 class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is untyped here
@@ -58,12 +65,8 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         return loss
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
-        """Seed the one sampler that would draw from torch's global state, which a resumed trial cannot wind back."""
         rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(rows)
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return _LengthGroups(batch_size, [len(ids) for ids in rows["input_ids"]], seed=self.args.seed)
+        return train_sampler(rows, self.args) or super()._get_train_sampler(rows)
 
     def take_loss(self) -> float:
         """Return the loss of the optimizer step just made, over all its micro-batches. Waits for the device."""
@@ -71,11 +74,51 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         loss, self._loss = float(self._loss), None
         return loss
 
+    def loss_at_start(self) -> float:
+        """Return the mean training loss of some rows before the first update, or what ignorance costs if that is more.
+
+        To be asked once training is set up. Measured apart: the first steps' own losses are noisy where batches are
+        small, and the second is already one after an update.
+        """
+        n_rows = min(_START_ROWS, len(self.train_dataset))
+        rows = [self.train_dataset[i * len(self.train_dataset) // n_rows] for i in range(n_rows)]
+        loss = 0.0
+        self.model.eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            n_losses = self._get_num_items_in_batch([self.data_collator(rows)], self.args.device)
+            for start in range(0, n_rows, self.args.train_batch_size):
+                inputs = self._prepare_inputs(self.data_collator(rows[start : start + self.args.train_batch_size]))
+                with self.compute_loss_context_manager():
+                    loss += float(self.compute_loss(self.model_wrapped, inputs, num_items_in_batch=n_losses))
+        return max(loss, loss_of_ignorance([row["labels"] for row in rows]))
+
     def score(self) -> dict[str, float]:
-        """Evaluate on the validation rows. Leave random states alone: when one looks does not change what is learnt."""
-        with torch.random.fork_rng(devices=[]):
-            self.evaluate()
-        return self._scores
+        """Evaluate on the validation rows, in smaller batches where the device's memory demands it.
+
+        Leave random states alone: when one looks does not change what is learnt.
+        """
+        while True:
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    self.evaluate()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return self._scores
+            self._halve_eval_batch()  # not above: the exception holds what filled the memory
+
+    def _halve_eval_batch(self) -> None:
+        n_rows = self.args.per_device_eval_batch_size
+        if n_rows == 1:
+            raise ResourcesError(
+                "out of memory: a single validation row does not fit the device beside what training holds there. "
+                "Lower data.max_length, or take a device with more memory."
+            )
+        give_back_memory()
+        self.args.per_device_eval_batch_size = n_rows // 2
+        self.__dict__.pop("_eval_dataloaders", None)  # kept where its workers are persistent
+        _log.info("out of memory: evaluating %d rows at once instead of %d", n_rows // 2, n_rows)
 
     def _score_rows(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
         """Keep the scores beside the Trainer's own, whose names and averages are others."""
@@ -85,18 +128,6 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: p for name, p in self.model.named_parameters() if name in self.trainable.names}
 
-
-class _LengthGroups(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
-    """Batches of rows of like length, in an order that seed and epoch fix."""
-
-    def __init__(self, batch_size: int, lengths: list[int], *, seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self._seed + self._epoch)
-        indices: Iterator[int] = super().__iter__()
-        return indices
+    def model_mib(self) -> float:
+        """Return what all weights take, as they are held."""
+        return float(sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20)

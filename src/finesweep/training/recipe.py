@@ -6,6 +6,7 @@ or how decisions are made.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -20,15 +21,18 @@ from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import SweepSpec, TrainingSpec
 from finesweep.trainer import Reporter
-from finesweep.training.attempt import Attempt
+from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
 from finesweep.training.encoding import Tokenizer, collator, pad_id_of
 from finesweep.training.hf_trainer import SweepTrainer
-from finesweep.training.methods import Trainable, apply_method
+from finesweep.training.memory import Fitting, forget_trial, is_out_of_memory, with_smaller_batch
+from finesweep.training.methods import apply_method
 from finesweep.training.models import BaseModel
 from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import TaskKind
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +49,48 @@ class Shared:
 def train(
     trial: TrialSpec, reporter: Reporter, *, spec: SweepSpec, grid: Grid, shared: Shared, folder: TrialFolder
 ) -> AttemptResult:
-    """Train one attempt of a trial, from its newest checkpoint where there is one."""
-    folder.begin()
-    settings = settings_for(spec.training, trial.configuration)
-    passed_on = transformers_arguments(settings)
-    schedule = plan(settings, n_rows=len(shared.train), drop_last=passed_on.get("dataloader_drop_last", False))
+    """Train one attempt of a trial, from its newest checkpoint where there is one.
 
-    model = shared.base_model.copy(settings.seed)
-    trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
-    kind = shared.scoring.kind
-    arguments = training_arguments(settings, schedule, kind, passed_on, folder=folder, use_cpu=on_cpu(spec))
-    trainer = SweepTrainer(
-        model=model,
-        args=arguments,
-        scoring=shared.scoring,
-        trainable=trainable,
-        train_dataset=shared.train,
-        eval_dataset=shared.validation,
-        data_collator=collator(pad_id_of(shared.tokenizer)),
-    )
+    Where the device's memory runs out, go on in the same way with a smaller device batch. Raises ResourcesError where
+    not a single row fits.
+    """
+    folder.begin()
+    device = device_name(torch.device("cpu" if on_cpu(spec) else "cuda"))
+    fitting = Fitting.of_sweep(folder.artifact_dir)
+    settings = fitting.settle(settings_for(spec.training, trial.configuration), device=device)
+    told_up_to, n_oom = NOTHING_TOLD, 0
+    while True:
+        end = _train(settings, reporter, spec=spec, grid=grid, shared=shared, folder=folder, told_up_to=told_up_to)
+        if isinstance(end, AttemptResult):
+            return end
+        forget_trial()
+        settings = with_smaller_batch(settings, max_length=spec.data.max_length)
+        fitting.note(settings, device=device)
+        told_up_to, n_oom = end.told_up_to, n_oom + 1
+        reporter.describe({"n_oom": n_oom})
+        _log.info("out of memory: going on with %d rows at once", settings.device_batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _OutOfMemory:
+    """The device's memory ran out."""
+
+    told_up_to: int  # the last step that was reported
+
+
+def _train(
+    settings: TrainingSpec,
+    reporter: Reporter,
+    *,
+    spec: SweepSpec,
+    grid: Grid,
+    shared: Shared,
+    folder: TrialFolder,
+    told_up_to: int,
+) -> AttemptResult | _OutOfMemory:
+    drop_last = transformers_arguments(settings).get("dataloader_drop_last", False)
+    schedule = plan(settings, n_rows=len(shared.train), drop_last=drop_last)
+    trainer = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
     attempt = Attempt(
         trainer,
         reporter,
@@ -73,31 +100,54 @@ def train(
         schedule=schedule,
         folder=folder,
         tokenizer=shared.tokenizer,
+        told_up_to=told_up_to,
     )
     trainer.add_callback(attempt)
-    trainer.remove_callback(transformers.PrinterCallback)
-
     checkpoint = folder.newest_checkpoint()
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
     last_step = end_step(grid, schedule)
-    reporter.describe(_facts_at_start(settings, schedule, trainable, trainer, checkpoint, folder, last_step=last_step))
+    reporter.describe(_facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step))
     began_s = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return _OutOfMemory(attempt.told_up_to)  # and nothing of the exception: it holds what fills the memory
     reporter.describe(_facts_at_end(schedule, trainer, checkpoint, took_s=time.perf_counter() - began_s))
     return attempt.end()
+
+
+def set_up(
+    settings: TrainingSpec, schedule: Schedule, *, spec: SweepSpec, shared: Shared, folder: TrialFolder
+) -> SweepTrainer:
+    """Make the trainer of a trial: a fresh model with the method's weights set to move, and data."""
+    model = shared.base_model.copy(settings.seed)
+    trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
+    trainer = SweepTrainer(
+        model=model,
+        args=training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec)),
+        scoring=shared.scoring,
+        trainable=trainable,
+        train_dataset=shared.train,
+        eval_dataset=shared.validation,
+        data_collator=collator(pad_id_of(shared.tokenizer)),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
 
 
 def training_arguments(
     settings: TrainingSpec,
     schedule: Schedule,
     kind: TaskKind,
-    passed_on: Mapping[str, Any],
     *,
     folder: TrialFolder,
     use_cpu: bool,
 ) -> transformers.TrainingArguments:
     """Restate settings in transformers' words. Reports, checkpoints and logs are ours, so its own are off."""
+    passed_on = transformers_arguments(settings)
     return transformers.TrainingArguments(
         **{
             **passed_on,
@@ -113,6 +163,8 @@ def training_arguments(
             "data_seed": settings.seed,
             "use_cpu": use_cpu,
             "dataloader_pin_memory": passed_on.get("dataloader_pin_memory", True) and not use_cpu,
+            "remove_unused_columns": False,  # it goes by the model's signature; the collator takes what it needs
+            "label_names": ["labels"],
             "eval_strategy": "no",
             "save_strategy": "no",
             "logging_strategy": "no",
@@ -128,22 +180,24 @@ def on_cpu(spec: SweepSpec) -> bool:
     return spec.resources.devices == "cpu" or not torch.cuda.is_available()
 
 
+def device_name(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
+
+
 def _facts_at_start(
     settings: TrainingSpec,
     schedule: Schedule,
-    trainable: Trainable,
     trainer: SweepTrainer,
     checkpoint: Checkpoint | None,
     folder: TrialFolder,
     *,
     last_step: int,
 ) -> Mapping[str, Any]:
-    device = trainer.args.device
     return {
         "method": settings.method,
-        "n_trainable": trainable.n_trainable,
-        "n_parameters": trainable.n_total,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "n_trainable": trainer.trainable.n_trainable,
+        "n_parameters": trainer.trainable.n_total,
+        "device": device_name(trainer.args.device),
         "dtype": _dtype(trainer.args),
         "device_batch_size": schedule.device_batch_size,
         "accumulation": schedule.accumulation,
@@ -164,6 +218,7 @@ def _facts_at_end(
     n_examples = schedule.examples_at(trainer.state.global_step) - began_at
     on_gpu = trainer.args.device.type == "cuda"
     return {
+        "eval_batch_size": trainer.args.per_device_eval_batch_size,
         "examples_per_second": n_examples / took_s,  # evaluation and waiting for decisions included
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
     }

@@ -37,10 +37,10 @@ class Schedule:
 
 def plan(settings: TrainingSpec, *, n_rows: int, drop_last: bool = False) -> Schedule:
     device_batch_size = min(settings.batch_size, settings.device_batch_size or settings.batch_size)
-    examples_per_epoch = n_rows - n_rows % device_batch_size if drop_last else n_rows
+    examples_per_epoch = n_rows - n_rows % settings.batch_size if drop_last else n_rows
     if examples_per_epoch == 0:
         raise FinesweepError(
-            f"training.dataloader_drop_last: {n_rows} training rows do not fill one batch of {device_batch_size}. "
+            f"training.dataloader_drop_last: {n_rows} training rows do not fill one batch of {settings.batch_size}. "
             "Set it to false or lower batch_size."
         )
     optimizer_steps = math.ceil(settings.epochs * math.ceil(examples_per_epoch / settings.batch_size))

@@ -10,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,19 @@ import datasets
 import torch
 import transformers
 
-from finesweep.errors import ResourcesError
 from finesweep.spec.grid import extremes, largest
-from finesweep.spec.settings import settings_for, transformers_arguments
-from finesweep.spec.sweep import SweepSpec, TrainingSpec
+from finesweep.spec.settings import settings_for
+from finesweep.spec.sweep import Method, SweepSpec, TrainingSpec
 from finesweep.training.checkpoints import TrialFolder
-from finesweep.training.encoding import collator, is_per_token, pad_id_of
+from finesweep.training.encoding import is_per_token
 from finesweep.training.hf_trainer import SweepTrainer
-from finesweep.training.methods import apply_method
+from finesweep.training.memory import forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.prepare import prepare
-from finesweep.training.recipe import Shared, on_cpu, training_arguments
+from finesweep.training.recipe import Shared, device_name, set_up
 from finesweep.training.schedule import plan
-from finesweep.training.transformers_trainer import check_devices, forget_trial, load_shared
+from finesweep.training.transformers_trainer import check_devices, load_shared
 
+_BY_MEMORY: tuple[Method, ...] = ("full", "lora", "feature-extraction")  # what they take, most first
 _STEPS = 2  # the first also pays for what is done once, such as choosing kernels; the last is timed
 
 
@@ -41,7 +41,7 @@ class SmokeResult:
     device: str
     method: str
     batch_size: int
-    device_batch_size: int
+    device_batch_size: int  # what fits
     max_length: int
     n_trainable: int
     n_parameters: int
@@ -53,77 +53,65 @@ class SmokeResult:
 
 
 def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
-    """Load model and data, make a step and an evaluation. Raises DataError, ModelError or ResourcesError."""
+    """Load model and data, make a step and an evaluation. Raises DataError, ModelError or ResourcesError.
+
+    As in a trial, a batch that does not fit the device's memory is split until it does.
+    """
     check_devices(spec)
     shared = load_shared(spec, prepare(spec, cache_dir=cache_dir), cache_dir=cache_dir)
     settings = settings_for(spec.training, largest_settings(spec))
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            return _try(spec, settings, shared, Path(scratch))
-    except torch.OutOfMemoryError as error:
-        n_at_once = min(settings.batch_size, settings.device_batch_size or settings.batch_size)
-        raise ResourcesError(
-            f"batch_size {settings.batch_size} (method {settings.method}, data.max_length {spec.data.max_length}) does "
-            f"not fit the device's memory with {n_at_once} rows at once. Set training.device_batch_size to a divisor "
-            f"of the batch sizes below {n_at_once}, or lower data.max_length."
-        ) from error
-    finally:
-        forget_trial()
+    with tempfile.TemporaryDirectory() as scratch:
+        while True:
+            try:
+                return _try(spec, settings, shared, TrialFolder(Path(scratch), number=0, attempt=1))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            finally:
+                forget_trial()
+            settings = with_smaller_batch(settings, max_length=spec.data.max_length)
 
 
 def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
     """Return the values, among those the space allows, that cost most memory."""
     parameters = spec.study.parameters
-    most: dict[str, Any] = {}
-    for name in ("batch_size", "unfrozen_layers"):
-        if name in parameters:
-            most[name] = int(largest(spec, name))
+    most: dict[str, Any] = {
+        name: int(largest(spec, name)) for name in ("batch_size", "unfrozen_layers", "lora_rank") if name in parameters
+    }
     if "method" in parameters:
         methods = extremes(parameters["method"])
-        most["method"] = "full" if "full" in methods else methods[0]
+        most["method"] = next(method for method in _BY_MEMORY if method in methods)
     return most
 
 
-def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, scratch: Path) -> SmokeResult:
-    kind = shared.scoring.kind
-    train_rows = _full_rows(shared.train, settings.batch_size, spec.data.max_length)
+def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, folder: TrialFolder) -> SmokeResult:
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
-    model = shared.base_model.copy(settings.seed)
-    trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
-    folder = TrialFolder(scratch, number=0, attempt=1)
-    passed_on = transformers_arguments(settings)
-    arguments = training_arguments(settings, schedule, kind, passed_on, folder=folder, use_cpu=on_cpu(spec))
-    eval_rows = _full_rows(shared.validation, arguments.per_device_eval_batch_size, spec.data.max_length)
-    trainer = SweepTrainer(
-        model=model,
-        args=arguments,
-        scoring=shared.scoring,
-        trainable=trainable,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        data_collator=collator(pad_id_of(shared.tokenizer)),
+    n_eval_rows = max(schedule.device_batch_size, shared.scoring.kind.eval_rows)
+    full = replace(
+        shared,
+        train=_full_rows(shared.train, settings.batch_size, spec.data.max_length),
+        validation=_full_rows(shared.validation, n_eval_rows, spec.data.max_length),
     )
-    trainer.remove_callback(transformers.PrinterCallback)
+    trainer = set_up(settings, schedule, spec=spec, shared=full, folder=folder)
     clock = _StepClock(trainer)
     trainer.add_callback(clock)
     trainer.train()
     began_s = time.perf_counter()
     trainer.score()
     eval_s = time.perf_counter() - began_s
-    device = trainer.args.device
     return SmokeResult(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=device_name(trainer.args.device),
         method=settings.method,
         batch_size=settings.batch_size,
         device_batch_size=schedule.device_batch_size,
         max_length=spec.data.max_length,
-        n_trainable=trainable.n_trainable,
-        n_parameters=trainable.n_total,
+        n_trainable=trainer.trainable.n_trainable,
+        n_parameters=trainer.trainable.n_total,
         n_train_rows=len(shared.train),
         n_validation_rows=len(shared.validation),
         train_s_per_example=clock.step_s / settings.batch_size,
-        eval_s_per_example=eval_s / len(eval_rows),
-        peak_memory_gib=_peak_memory_gib(device),
+        eval_s_per_example=eval_s / n_eval_rows,
+        peak_memory_gib=_peak_memory_gib(trainer.args.device),
     )
 
 

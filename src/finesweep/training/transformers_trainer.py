@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.sweep import SweepSpec
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
+from finesweep.training.memory import forget_trial
 from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
@@ -73,6 +73,7 @@ class TransformersTrainer:
 
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
         folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
+        forget_trial()  # one that failed was held by its exception until now
         try:
             return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
         finally:
@@ -100,13 +101,3 @@ def check_devices(spec: SweepSpec) -> None:
             "but a trial runs on one. Name one before starting, for example CUDA_VISIBLE_DEVICES=0, or set "
             "resources.devices: cpu."
         )
-
-
-def forget_trial() -> None:
-    """Give back what a trial held: accelerate keeps process-wide state, and models lie in reference cycles."""
-    GradientState._reset_state()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()

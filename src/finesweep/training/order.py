@@ -1,0 +1,64 @@
+"""Which rows an epoch sees and in which order: fixed by seed and epoch alone, so that a resumed trial sees the same.
+
+In: rows, settings of the order. Out: a sampler, or None where transformers' own will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import Sampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+
+def train_sampler(rows: datasets.Dataset, arguments: transformers.TrainingArguments) -> Sampler | None:
+    batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    strategy, seed = arguments.train_sampling_strategy, arguments.seed
+    if strategy == "group_by_length":
+        sampler: Any = _LengthGroups(batch_size, [len(ids) for ids in rows["input_ids"]], seed=seed)
+    elif not arguments.dataloader_drop_last:
+        return None
+    elif strategy == "sequential":
+        sampler = SequentialSampler(rows)
+    else:  # what accelerate would make of transformers' own
+        sampler = SeedableRandomSampler(rows, data_seed=seed)
+    return _First(len(rows) - len(rows) % batch_size, sampler) if arguments.dataloader_drop_last else sampler
+
+
+class _LengthGroups(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
+    """Batches of rows of like length. transformers would draw their order from torch's global state."""
+
+    def __init__(self, batch_size: int, lengths: list[int], *, seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self._seed + self._epoch)
+        indices: Iterator[int] = super().__iter__()
+        return indices
+
+
+class _First(Sampler):  # type: ignore[misc]  # torch is not followed
+    """The first rows of an epoch, which fill whole batches: the last one is dropped however it is split on a device."""
+
+    def __init__(self, n_rows: int, order: Any) -> None:
+        self._n_rows, self._order = n_rows, order
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self._order, "set_epoch"):
+            self._order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self._order, self._n_rows)
