@@ -56,10 +56,10 @@ def finesweep_arm(folder: Path, n_trials: int, n_slots: int) -> list[float]:
     from finesweep.scheduling.ray_tune import RayBackend
     from finesweep.scheduling.slots import Slots
     from finesweep.search.broker import TrialBroker
-    from finesweep.spec.sweep import SweepSpec
+    from finesweep.spec.sweep import read_sweep
     from finesweep.views.live import PlainView
 
-    spec = SweepSpec.model_validate(
+    spec = read_sweep(
         {
             "name": "empty",
             "model": "none",

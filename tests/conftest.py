@@ -22,7 +22,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep
 
 CONFIGURATION = {"learning_rate": 3.2e-05, "batch_size": 16, "scheduler": "cosine"}
 
@@ -54,7 +54,7 @@ def make_spec() -> Callable[..., SweepSpec]:
             "budget": {"trials": 10},
             "study": {"objective": objectives, "parameters": parameters},
         }
-        return SweepSpec.model_validate(content | sections)
+        return read_sweep(content | sections)
 
     return make
 

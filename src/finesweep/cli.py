@@ -22,7 +22,7 @@ from finesweep.errors import FinesweepError, SpecError
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
     from finesweep.results.frames import Results
-    from finesweep.spec.sweep import SweepSpec
+    from finesweep.spec.sweep import SweepSpec, TransformersSweep
 
 results_option = click.option(
     "--results",
@@ -89,6 +89,7 @@ def cli() -> None:
 def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, smoke: bool, as_json: bool) -> int:
     """Find everything wrong in a sweep file and its study. Loads nothing heavy unless asked to."""
     from finesweep.spec.files import check_sweep
+    from finesweep.spec.sweep import TransformersSweep
 
     checked = check_sweep(file, overrides=overrides, name=name)
     if checked.spec is None:
@@ -102,9 +103,9 @@ def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, 
     else:
         for note in checked.notes:
             _say(f"note: {note}")
-    if load or smoke:
+    if (load or smoke) and isinstance(checked.spec, TransformersSweep):
         _check_inputs(checked.spec)
-    if smoke:
+    if smoke and isinstance(checked.spec, TransformersSweep):
         _smoke(checked.spec)
     if not as_json:
         click.echo(f"{file}: no faults.")
@@ -401,7 +402,7 @@ def _close(end: SweepEnd, url: str) -> int:
     return 0
 
 
-def _check_inputs(spec: SweepSpec) -> None:
+def _check_inputs(spec: TransformersSweep) -> None:
     from finesweep.sweeps import cache_dir
     from finesweep.training.prepare import prepare
 
@@ -411,7 +412,7 @@ def _check_inputs(spec: SweepSpec) -> None:
         _say(f"note: {note}")
 
 
-def _smoke(spec: SweepSpec) -> None:
+def _smoke(spec: TransformersSweep) -> None:
     from finesweep import sweeps
     from finesweep.forecast import forecast
     from finesweep.views.live import PlainView

@@ -8,6 +8,7 @@ FinesweepError
 ├── DataError        the data set cannot be read or does not fit the task
 ├── ModelError       the model cannot be found or loaded
 ├── EvaluationError  a trial cannot be judged as asked: a metric of the user's own fails, a library is missing
+├── FunctionError    a function of the user's own cannot be imported
 ├── ResourcesError   the devices or the cluster asked for are not there
 └── ExportError      the configuration cannot be exported as asked
 """
@@ -54,6 +55,10 @@ class ModelError(FinesweepError):
 
 
 class EvaluationError(FinesweepError):
+    pass
+
+
+class FunctionError(FinesweepError):
     pass
 
 

@@ -93,7 +93,8 @@ class Grid:
     """The resource axis on which the trials of a sweep are compared.
 
     With unit "examples" a step counts examples seen; with "progress" it counts percent of the trial's own schedule.
-    Reports fall on multiples of `every`; `longest` is the last step of the longest trial the space allows.
+    Reports fall on multiples of `every`; `longest` is the last step of the longest trial the space allows, 0 where
+    only a trainer of the user's own knows it.
     """
 
     unit: str  # "examples" | "progress"

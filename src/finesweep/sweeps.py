@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
-from finesweep.errors import DataError, ResourcesError, ResultsError, SweepNameError
+from finesweep.errors import DataError, ResourcesError, ResultsError, SpecError, SweepNameError
 from finesweep.events import Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
@@ -26,11 +26,12 @@ from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
+from finesweep.spec.faults import Fault
 from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.views.live import PlainView
 
@@ -225,6 +226,7 @@ def _backend(
 ) -> Backend:
     if name == "inline" and slots is not None:
         show_one_device(slots)
+    assert isinstance(spec, TransformersSweep), "refused by _prepare"
     from finesweep.training.transformers_trainer import TransformersTrainerFactory  # heavy
 
     factory: TrainerFactory = TransformersTrainerFactory(
@@ -265,6 +267,8 @@ def slots_here(spec: SweepSpec, view: View) -> Slots | None:
 
 
 def _prepare(spec: SweepSpec, view: View) -> Any:  # Any: training.prepare.Prepared, whose module is heavy
+    if not isinstance(spec, TransformersSweep):
+        raise SpecError([Fault(spec.name, None, "trainer", f"{spec.trainer}: trainers of your own are not built yet.")])
     from finesweep.training.prepare import prepare
 
     began_s = time.monotonic()

@@ -23,7 +23,7 @@ from finesweep.events import (
 from finesweep.results.writer import ResultsWriter
 from finesweep.scheduling.simulated import Says, Stage
 from finesweep.search.broker import TrialBroker
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep
 
 GRID = Grid("examples", every=100, longest=300)
 ASHA = {"type": "asha", "first_rung": 100, "reduction_factor": 2}
@@ -91,7 +91,7 @@ def sweep_spec(name: str, trials: int, retries: int, pruner: Mapping[str, Any]) 
         "budget": {"trials": trials, "retries": retries},
         "study": study,
     }
-    return SweepSpec.model_validate(content)
+    return read_sweep(content)
 
 
 def assert_whole(sweep: StoredSweep, broker: TrialBroker) -> None:

@@ -28,7 +28,7 @@ from finesweep.events import (
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.scheduling.simulated import Dies, Raises, Says, SimulatedBackend, Stage
 from finesweep.search.broker import TrialBroker
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep
 
 GRID = Grid("examples", every=100, longest=900)
 N_TRIALS = 8
@@ -65,7 +65,7 @@ def sweep_spec(sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]
             },
         },
     }
-    return SweepSpec.model_validate(content)
+    return read_sweep(content)
 
 
 def life(trial: TrialSpec) -> Sequence[Stage]:

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from finesweep.events import AttemptResult, Decision, Grid, Report, TrialSpec
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import TransformersSweep, read_sweep
 from finesweep.training.transformers_trainer import TransformersTrainer, TransformersTrainerFactory
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -122,7 +122,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., SweepSpec]:
+def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., TransformersSweep]:
     """Return a function that makes a sweep: sections by name, everything else is a training setting."""
 
     def make(
@@ -135,9 +135,9 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., SweepSpec]:
         artifacts: Mapping[str, Any] | None = None,
         evaluation: Mapping[str, Any] | None = None,
         **training: Any,
-    ) -> SweepSpec:
+    ) -> TransformersSweep:
         files = {split: str(data_dir / f"{PREFIXES[task]}{split}.jsonl") for split in ("train", "validation")}
-        return SweepSpec.model_validate(
+        return read_sweep(
             {
                 "name": "tiny",
                 "study": {
@@ -209,10 +209,10 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, cache_dir: Path, make_spec: Callable[..., SweepSpec]) -> Callable[..., Bench]:
+def bench(tmp_path: Path, cache_dir: Path, make_spec: Callable[..., TransformersSweep]) -> Callable[..., Bench]:
     """Return a function that sets up a trainer; `grid` and `spec` apart, its arguments are those of make_spec."""
 
-    def set_up(*, spec: SweepSpec | None = None, grid: Grid | None = None, **options: Any) -> Bench:
+    def set_up(*, spec: TransformersSweep | None = None, grid: Grid | None = None, **options: Any) -> Bench:
         factory = TransformersTrainerFactory(
             spec=spec or make_spec(**options),
             grid=grid or Grid("examples", every=40, longest=1000),

@@ -16,7 +16,7 @@ from finesweep.events import Configuration, TrialState
 from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import values_text
 from finesweep.spec.parameters import BranchedParameter, DerivedParameter, Parameter
-from finesweep.spec.settings import settings_for
+from finesweep.spec.settings import trial_settings
 from finesweep.spec.sweep import SweepSpec
 
 
@@ -26,10 +26,10 @@ class ExportRecord:
 
     sweep: str
     trial: int
-    task: str
+    task: str | None  # None, as model and data: a trainer of the user's own was not told
     trainer: str
-    model: Mapping[str, Any]  # name, fingerprint
-    data: Mapping[str, Any]  # paths, columns, limits, fingerprint
+    model: Mapping[str, Any] | None  # name, fingerprint
+    data: Mapping[str, Any] | None  # paths, columns, limits, fingerprint
     settings: Mapping[str, Any]
     seed: int
     configuration: Configuration  # what the sweep searched
@@ -52,7 +52,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
     spec, provenance = results.spec(sweep), results.provenance(sweep)
     trial = _complete_trial(results, sweep, number)
     worker = trial if trial.reused_from is None else results.trial(sweep, trial.reused_from)
-    settings = settings_for(spec.training, trial.configuration)
+    settings = trial_settings(spec.training, trial.configuration)
     at_value = next((report.metrics for report in worker.reports if report.step == trial.value_step), {})
     assert trial.value is not None  # it is COMPLETE
     return ExportRecord(
@@ -60,8 +60,12 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         trial=trial.number,
         task=spec.task,
         trainer=spec.trainer,
-        model={"name": spec.model.name, "fingerprint": provenance.get("model_fingerprint")},
-        data={**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},
+        model=None
+        if spec.model is None
+        else {"name": spec.model.name, "fingerprint": provenance.get("model_fingerprint")},
+        data=None
+        if spec.data is None
+        else {**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},
         settings=settings.model_dump(mode="json"),
         seed=settings.seed,
         configuration=trial.configuration,

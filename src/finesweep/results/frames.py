@@ -33,7 +33,7 @@ from finesweep.results.objectives import complete_values, front_of, objective_va
 from finesweep.results.schema import SweepState, artifacts, attempts, reports, stored_version, sweeps, trials
 from finesweep.results.url import redacted, resolve_url
 from finesweep.results.values import metrics_from_json
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep
 
 _TRIAL_FIELDS = (
     *("sweep_id", "number", "state", "value", "value_step", "reason", "source", "examples_seen"),
@@ -120,7 +120,7 @@ class Results:
 
     def spec(self, sweep: str) -> SweepSpec:
         """Give the resolved sweep, with the total of trials that holds now."""
-        return read(self.url, lambda connection: SweepSpec.model_validate(_sweep(connection, sweep).spec))
+        return read(self.url, lambda connection: read_sweep(_sweep(connection, sweep).spec))
 
     def provenance(self, sweep: str) -> Mapping[str, Any]:
         """Give what was stored with the sweep about versions, host, devices, data and model."""
@@ -170,7 +170,7 @@ class Results:
 
     def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
         chosen = _chosen(connection, sweep)
-        parameters = parameter_columns(SweepSpec.model_validate(row.spec).study.parameters for row in chosen)
+        parameters = parameter_columns(read_sweep(row.spec).study.parameters for row in chosen)
         objectives = objective_columns(map(stored_objectives, chosen))
         columns = TRIAL_COLUMNS | objectives | {parameter_column(name): dtype for name, dtype in parameters.items()}
         names = {row.id: row.name for row in chosen}

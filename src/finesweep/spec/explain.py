@@ -120,6 +120,10 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
     bounds = [text for details in group if (text := _bound(details))]
     if bounds:
         return f"{name} is {show(value)} but must be {bounds[0]}."
+    if path == ("trainer",) or any(":" in _pattern(details) for details in group):
+        own = "package.module:function, of a module beside the sweep file, in `code_dir` or installed"
+        other = "neither transformers nor" if path == ("trainer",) else "not"
+        return f"{show(value)} is {other} the name of a function of yours: write {own}."
     literals = [choice for details in group if details["type"] == "literal_error" for choice in _quoted(details)]
     if kinds == {"literal_error"}:
         if not isinstance(value, str):
@@ -191,6 +195,10 @@ _WANTED: Mapping[str, str] = {
     "model_attributes_type": "a mapping",
     "none_required": "null",
 }
+
+
+def _pattern(details: ErrorDetails) -> str:
+    return str(details.get("ctx", {}).get("pattern", ""))
 
 
 def _bound(details: ErrorDetails) -> str | None:

@@ -14,12 +14,20 @@ from pydantic import ValidationError
 from finesweep.errors import SpecError
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, Finding, KeyPath, Note, dotted, in_order, show
-from finesweep.spec.inputs import InputProblem, resolve_data, resolve_folder, resolve_model, resolve_results
+from finesweep.spec.functions import find_function, named_functions
+from finesweep.spec.inputs import (
+    InputProblem,
+    resolve_code_dir,
+    resolve_data,
+    resolve_folder,
+    resolve_model,
+    resolve_results,
+)
 from finesweep.spec.notes import find_notes
 from finesweep.spec.overrides import FILE as SET
 from finesweep.spec.overrides import Override, apply_override, parse_overrides
 from finesweep.spec.rules import find_faults, read_draft
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep, sweep_kind
 from finesweep.spec.yaml_tree import Tree, read_file
 
 _RESOLVED: tuple[tuple[KeyPath, Callable[[str, Path], str]], ...] = (
@@ -55,7 +63,7 @@ def check_sweep(path: Path, *, overrides: Sequence[str] = (), name: str | None =
     source, faults = _read_source(Path(path), overrides, name)
     if not source.values:
         return Checked(in_order(faults), (), None)
-    faults += [source.fault(finding) for finding in _resolve_inputs(source)]
+    faults += [source.fault(finding) for finding in [*_resolve_inputs(source), *_resolve_code(source)]]
     spec, findings = _validate(source)
     told = {(fault.file, fault.key) for fault in faults}  # a value that could not be read is not judged as well
     faults += [fault for fault in map(source.fault, findings) if (fault.file, fault.key) not in told]
@@ -68,9 +76,9 @@ def _validate(source: _Source) -> tuple[SweepSpec | None, list[Finding]]:
     """Check keys, types and rules; what pydantic refused is not told again by a rule about the same key."""
     spec, findings = None, []
     try:
-        spec = SweepSpec.model_validate(source.values)
+        spec = read_sweep(source.values)
     except ValidationError as error:
-        findings = explain(error, source.values, SweepSpec)
+        findings = explain(error, source.values, sweep_kind(source.values))
     if source.study_is_unread:
         findings = [finding for finding in findings if finding.path[:1] != ("study",)]
     told = {finding.path for finding in findings}
@@ -215,4 +223,25 @@ def _resolve_inputs(source: _Source) -> list[Finding]:
             findings.append(Finding(path, str(problem)))
         except OSError as error:  # a name too long, a folder that may not be read
             findings.append(Finding(path, f"{show(value)} cannot be looked for: {error.strerror}."))
+    return findings
+
+
+def _resolve_code(source: _Source) -> list[Finding]:
+    """Find the functions that the sweep names, and keep with it where they are: it may go on from another folder."""
+    named, given = named_functions(source.values), source.values.get("code_dir")
+    if not named and given is None:
+        return []
+    at: KeyPath = ("code_dir",)
+    try:
+        folder = resolve_code_dir(given if isinstance(given, str) else ".", source.place(at).folder)
+    except InputProblem as problem:
+        return [Finding(at, str(problem))]
+    if given is None or isinstance(given, str):
+        source.values["code_dir"] = folder
+    findings = []
+    for path, text in named.items():
+        try:
+            find_function(text, Path(folder))
+        except InputProblem as problem:
+            findings.append(Finding(path, str(problem)))
     return findings

@@ -14,19 +14,26 @@ from finesweep.spec.parameters import (
     Parameter,
 )
 from finesweep.spec.study import AshaPruner, HyperbandPruner
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import FunctionSweep, SweepSpec
 
 DEFAULT_PERCENT = 20  # five reports a trial
 DEFAULT_REPORTS_PER_EPOCH = 2
 
 
-def plan_grid(spec: SweepSpec, *, n_train_rows: int) -> Grid:
+def plan_grid(spec: SweepSpec, *, n_train_rows: int = 0) -> Grid:
     """Choose the grid, from `eval_every` or by default, now that the number of rows is known.
+
+    A trainer of the user's own looks after rows itself: the grid goes by the `total_examples` of its trials, and
+    without those, where nothing is pruned, every report has a step of its own.
 
     Raises SpecError if the first rung lies off a grid that was chosen by default.
     """
     if spec.study.pruner.compare_at == "progress":
         grid = Grid(unit="progress", every=spec.training.eval_every or DEFAULT_PERCENT, longest=100)
+    elif isinstance(spec, FunctionSweep):
+        total = math.ceil(largest(spec, "total_examples", default=0))
+        every = spec.training.eval_every or max(1, math.ceil(total * DEFAULT_PERCENT / 100))
+        grid = Grid(unit="examples", every=every, longest=total)
     else:
         largest_batch = int(largest(spec, "batch_size"))
         every = spec.training.eval_every or max(largest_batch, math.ceil(n_train_rows / DEFAULT_REPORTS_PER_EPOCH))
@@ -36,12 +43,12 @@ def plan_grid(spec: SweepSpec, *, n_train_rows: int) -> Grid:
     return grid
 
 
-def largest(spec: SweepSpec, name: str) -> float:
+def largest(spec: SweepSpec, name: str, *, default: float | None = None) -> float:
     """Return the largest number that a setting takes in any trial; a derived one counts where it is a constant."""
     parameter = spec.study.parameters.get(name)
     values = [getattr(spec.training, name, None)] if parameter is None else extremes(parameter)
     numbers = [value for value in values if isinstance(value, int | float)]
-    return max(numbers, default=getattr(spec.training, name))
+    return max(numbers, default=getattr(spec.training, name) if default is None else default)
 
 
 def extremes(parameter: Parameter) -> list[Value]:

@@ -80,6 +80,14 @@ def resolve_folder(text: str, folder: Path) -> str:
     return str(_absolute(text, folder))
 
 
+def resolve_code_dir(text: str, folder: Path) -> str:
+    """Return the absolute path of a folder of modules. Raise InputProblem if there is none."""
+    path = _absolute(text, folder)
+    if not path.is_dir():
+        raise InputProblem(f"there is no folder {show(text)} ({path}). Paths are relative to the file that names them.")
+    return str(path)
+
+
 def _absolute(text: str, folder: Path) -> Path:
     """Join and tidy a path without touching the disk. Raise InputProblem for what no path can be."""
     if "\0" in text or not text:

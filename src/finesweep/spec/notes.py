@@ -7,13 +7,23 @@ from collections.abc import Iterator, Mapping
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_notes
 from finesweep.spec.faults import Finding
+from finesweep.spec.function_rules import function_notes
 from finesweep.spec.objective_rules import cost_notes, objective_notes
 from finesweep.spec.reference_rules import absent_parameters
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings, space_size
 from finesweep.spec.space_rules import ROOT, Space
 from finesweep.spec.study import NoPruner
-from finesweep.spec.sweep import GENERATION_METRICS, METRICS, DataSpec, SweepSpec, Task, columns_of
+from finesweep.spec.sweep import (
+    GENERATION_METRICS,
+    METRICS,
+    DataSpec,
+    FunctionSweep,
+    SweepSpec,
+    Task,
+    TransformersSweep,
+    columns_of,
+)
 
 
 def find_notes(spec: SweepSpec) -> Iterator[Finding]:
@@ -28,17 +38,25 @@ def find_notes(spec: SweepSpec) -> Iterator[Finding]:
         n_objectives=len(study.objectives),
     )
     yield from _size_notes(spec, fixed)
-    if study.pruner.compare_at == "examples" and not isinstance(study.pruner, NoPruner) and "epochs" in parameters:
+    for name in absent_parameters(Space(parameters, frozenset(), fixed)):
+        yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
+    if isinstance(spec, TransformersSweep):
+        yield from _training_notes(spec, fixed)
+    if isinstance(spec, FunctionSweep):
+        yield from function_notes(spec)
+
+
+def _training_notes(spec: TransformersSweep, fixed: Mapping[str, Value]) -> Iterator[Finding]:
+    study = spec.study
+    compares = not isinstance(study.pruner, NoPruner) and study.pruner.compare_at == "examples"
+    if compares and "epochs" in study.parameters:
         message = (
             "trials are compared after the same number of examples while epochs is searched, which favours short"
             " schedules: they have annealed earlier. `compare_at: progress` compares at equal shares of each schedule."
         )
         yield Finding(("study", "pruner", "compare_at"), message)
     yield from objective_notes(study, {**METRICS[spec.task], **GENERATION_METRICS})
-    if spec.trainer == "transformers":  # what a function of the user's own costs is its own affair
-        yield from cost_notes(study)
-    for name in absent_parameters(Space(parameters, frozenset(), fixed)):
-        yield Finding((*ROOT, name), "no trial of this sweep has this parameter: a fixed setting keeps it out.")
+    yield from cost_notes(study)
     yield from _data_notes(spec.data, spec.task)
     if "method" in fixed:
         for name in sorted(spec.training.model_fields_set):

@@ -37,7 +37,7 @@ from finesweep.spec.space import (
     same,
 )
 from finesweep.spec.space_rules import ROOT, Space, branches_of, setting_value_faults
-from finesweep.spec.sweep import Method
+from finesweep.spec.sweep import Method, TrainingSpec
 
 _MOST_ASSIGNMENTS = 10_000  # of the parameters that others depend on, when it is checked what exists with what
 
@@ -69,7 +69,7 @@ def _condition_faults(at: KeyPath, when: Condition | None, space: Space) -> Iter
             yield Finding(here, "an empty list of values is never met. Name at least one.")
         for value in allowed_values(allowed):
             if name not in space.parameters:
-                yield from setting_value_faults(here, name, value)
+                yield from setting_value_faults(here, name, value, space.settings)
             elif not can_take(space.parameters[name], value):
                 yield Finding(here, f"{name} never is {show(value)}. {_takes(space.parameters[name])}")
 
@@ -85,9 +85,11 @@ def _branching_faults(at: KeyPath, parameter: BranchedParameter, space: Space) -
             return
         keys = [str(choice) for choice in controller.choices]
         rule = f"choice of {by}"
-    elif by == "method":  # fixed in this sweep; the study may serve others
+    elif by == "method" and space.settings is TrainingSpec:  # fixed in this sweep; the study may serve others
         keys = [*get_args(Method)]
         rule = "method"
+    elif by in space.fixed and space.settings is not TrainingSpec:  # only its trainer knows what it can be
+        return
     else:
         yield Finding((*at, "by"), unknown("parameter", by, (*space.names, "method")))
         return

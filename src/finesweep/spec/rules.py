@@ -15,6 +15,7 @@ from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_faults
 from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
+from finesweep.spec.function_rules import function_faults
 from finesweep.spec.objective_rules import metric_faults, objective_paths, several_faults, time_faults
 from finesweep.spec.parameters import (
     BranchedParameter,
@@ -31,7 +32,7 @@ from finesweep.spec.reference_rules import (
     existence_faults,
     reference_faults,
 )
-from finesweep.spec.settings import name_problem, value_problem
+from finesweep.spec.settings import Settings, name_problem, value_problem
 from finesweep.spec.space import active_branch, contains, fixed_settings, is_active
 from finesweep.spec.space_rules import ROOT, Space, parameter_faults
 from finesweep.spec.study import (
@@ -47,11 +48,14 @@ from finesweep.spec.sweep import (
     Budget,
     DataSpec,
     Evaluation,
+    FunctionSettings,
+    FunctionSweep,
     ModelSpec,
     Resources,
     SweepSpec,
     Task,
     TrainingSpec,
+    sweep_kind,
 )
 
 _MOST_PARAMETERS = 200  # rules between parameters look at each with each
@@ -71,6 +75,8 @@ class Draft:
     unread: frozenset[str]
     data: DataSpec | None
     training: TrainingSpec | None
+    own: FunctionSettings | None  # the settings of a trainer of the user's own; then `training` is None
+    settings: type[Settings]  # which of the two there should be
     unread_settings: frozenset[str]
     start_with: tuple[Mapping[str, Scalar], ...]
     budget: Budget | None
@@ -78,12 +84,17 @@ class Draft:
     evaluation: Evaluation | None
 
     @property
+    def is_own(self) -> bool:
+        """Tell whether the user's own function trains."""
+        return self.settings is FunctionSettings
+
+    @property
     def space(self) -> Space:
-        return Space(self.parameters, self.unread, self.fixed)
+        return Space(self.parameters, self.unread, self.fixed, self.settings)
 
     @property
     def fixed(self) -> dict[str, Value]:
-        return fixed_settings(self.training or TrainingSpec(), {*self.parameters, *self.unread})
+        return fixed_settings(self.training or self.own or self.settings(), {*self.parameters, *self.unread})
 
 
 def read_draft(values: Mapping[str, Any]) -> Draft:
@@ -94,7 +105,8 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
     raw_parameters = raw_parameters if isinstance(raw_parameters, Mapping) else {}
     read = {name: _read(Parameter, value) for name, value in raw_parameters.items()}
     objectives = {path: _read(Objective, one) for path, one in objective_paths(study.get("objective")).items()}
-    training, unread_settings = _read_training(values.get("training", {}))
+    settings = FunctionSettings if sweep_kind(values) is FunctionSweep else TrainingSpec
+    training, unread_settings = _read_training(values.get("training", {}), settings)
     return Draft(
         task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
         model=_read(ModelSpec, values.get("model")),
@@ -104,7 +116,9 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         parameters={name: parameter for name, parameter in read.items() if parameter is not None},
         unread=frozenset(name for name, parameter in read.items() if parameter is None),
         data=_read(DataSpec, values.get("data")),
-        training=training,
+        training=training if isinstance(training, TrainingSpec) else None,
+        own=training if isinstance(training, FunctionSettings) else None,
+        settings=settings,
         unread_settings=unread_settings,
         start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
         budget=_read(Budget, values.get("budget")),
@@ -123,27 +137,28 @@ def _read(kind: Any, value: Any) -> Any:
         return None
 
 
-def _read_training(value: Any) -> tuple[TrainingSpec | None, frozenset[str]]:
+def _read_training(value: Any, kind: type[Settings]) -> tuple[Settings | None, frozenset[str]]:
     """Read the settings, leaving out those with faults: the others can still be held to the rules."""
     try:
-        return TrainingSpec.model_validate(value), frozenset()
+        return kind.model_validate(value), frozenset()
     except ValidationError as error:
         if not isinstance(value, Mapping):
             return None, frozenset()
         unread = frozenset(str(details["loc"][0]) for details in error.errors())
-        return TrainingSpec.model_validate({k: v for k, v in value.items() if k not in unread}), unread
+        return kind.model_validate({k: v for k, v in value.items() if k not in unread}), unread
 
 
 def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _space_faults(draft)
-    if draft.task is not None:
-        yield from smoothing_faults(draft.task, draft.parameters, draft.fixed)
-        if draft.evaluation is not None:
-            yield from evaluation_faults(draft.task, draft.evaluation, draft.data)
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
-    yield from _method_faults(draft)
+    if draft.is_own:
+        yield from function_faults(draft.own, draft.pruner, draft.parameters, draft.evaluation)
+    else:
+        yield from _task_faults(draft)
+        yield from _method_faults(draft)
+        yield from _batch_faults(draft)
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
     yield from _resources_faults(draft)
@@ -170,8 +185,15 @@ def _space_faults(draft: Draft) -> Iterator[Finding]:
 # --- the study ---------------------------------------------------------------------------------------------------
 
 
+def _task_faults(draft: Draft) -> Iterator[Finding]:
+    if draft.task is not None:
+        yield from smoothing_faults(draft.task, draft.parameters, draft.fixed)
+        if draft.evaluation is not None:
+            yield from evaluation_faults(draft.task, draft.evaluation, draft.data)
+
+
 def _objective_faults(draft: Draft) -> Iterator[Finding]:
-    if draft.task is not None and draft.evaluation is not None:
+    if draft.task is not None and draft.evaluation is not None and not draft.is_own:
         known = measured_metrics(draft.task, draft.evaluation)
         yield from metric_faults(draft.objectives, known=known, task=draft.task)
     if draft.objectives:
@@ -205,19 +227,19 @@ def _threshold_faults(at: KeyPath, pruner: ThresholdPruner) -> Iterator[Finding]
 
 
 def _training_faults(draft: Draft) -> Iterator[Finding]:
-    if draft.training is None:
+    given = draft.training or draft.own
+    if given is None:
         return
-    names = [*TrainingSpec.model_fields, *(draft.training.model_extra or {})]
-    for name in [name for name in names if name in draft.training.model_fields_set]:
+    values = given.model_dump()
+    for name in [name for name in values if name in given.model_fields_set]:
         at = ("training", name)
-        value = getattr(draft.training, name)
-        problem = name_problem(name) or value_problem(name, value)
+        value = values[name]
+        problem = None if draft.is_own else name_problem(name) or value_problem(name, value)
         if problem is not None:
             yield Finding(at, problem)
         if name in draft.parameters or name in draft.unread:
             message = f"{name} is fixed here ({show(value)}) and searched by the study. Remove it in one of the two."
             yield Finding(at, message)
-    yield from _batch_faults(draft, draft.training)
 
 
 def _method_faults(draft: Draft) -> Iterator[Finding]:
@@ -242,8 +264,8 @@ def _method_faults(draft: Draft) -> Iterator[Finding]:
         yield Finding(("model", "quantize"), message)
 
 
-def _batch_faults(draft: Draft, training: TrainingSpec) -> Iterator[Finding]:
-    most = training.device_batch_size
+def _batch_faults(draft: Draft) -> Iterator[Finding]:
+    most = draft.training.device_batch_size if draft.training else None
     if most is None:
         return
     sizes = _batch_sizes(draft)
@@ -285,7 +307,8 @@ def _grid_faults(draft: Draft) -> Iterator[Finding]:
     """Hold `eval_every` and the first rung to the axis on which trials are compared."""
     if draft.pruner is None:
         return
-    every = draft.training.eval_every if draft.training else None
+    settings = draft.training or draft.own
+    every = settings.eval_every if settings else None
     rung = draft.pruner.first_rung if isinstance(draft.pruner, AshaPruner | HyperbandPruner) else None
     rung_at, every_at = ("study", "pruner", "first_rung"), ("training", "eval_every")
     if draft.pruner.compare_at == "progress":
@@ -296,7 +319,7 @@ def _grid_faults(draft: Draft) -> Iterator[Finding]:
         if rung is not None and rung >= 100:
             message = f"first_rung is {rung}, but with `compare_at: progress` it counts percent, and 100 is the end."
             yield Finding(rung_at, f"{message} Give less.")
-    elif every is not None:
+    elif every is not None and not draft.is_own:
         largest = max(_batch_sizes(draft), default=1)
         if every < largest:
             message = (

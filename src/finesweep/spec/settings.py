@@ -17,8 +17,9 @@ from finesweep.errors import SpecError
 from finesweep.events import Configuration, Value
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, show, unknown
-from finesweep.spec.sweep import Method, TrainingSpec
+from finesweep.spec.sweep import FunctionSettings, Method, TrainingSpec
 
+Settings = TrainingSpec | FunctionSettings
 Argument = Mapping[str, Any]  # types, and where there are any: choices, default
 
 _SPANS_DEVICES = "trials that span devices are not built yet"
@@ -173,8 +174,10 @@ def passed_on_settings() -> tuple[str, ...]:
     return tuple(name for name in training_arguments() if name not in own and name not in OWNED)
 
 
-def name_problem(name: str) -> str | None:
+def name_problem(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
     """Say why `name` is no setting that a user may give; None if it is one."""
+    if kind is FunctionSettings:
+        return None if name.isidentifier() else f"{show(name)} is no name: use letters, digits and underscores."
     if name in own_settings() or name in passed_on_settings():
         return None
     if name in OWNED:
@@ -182,6 +185,11 @@ def name_problem(name: str) -> str | None:
     if name in _FORMER:
         return f"{name} is no setting: {_FORMER[name]}."
     return unknown("setting", name, (*own_settings(), *passed_on_settings()))
+
+
+def why_not_searched(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
+    """Say why a setting cannot be a parameter; None if it can."""
+    return NOT_SEARCHED.get(name) if kind is TrainingSpec or name in kind.model_fields else None
 
 
 def value_problem(name: str, value: Any) -> str | None:
@@ -204,6 +212,13 @@ def default_of(name: str) -> Any:
     if name in TrainingSpec.model_fields:
         return TrainingSpec.model_fields[name].default
     return training_arguments().get(name, {}).get("default")
+
+
+def trial_settings(training: Settings, configuration: Configuration) -> Settings:
+    """Lay a trial's configuration over the fixed settings, whatever its trainer."""
+    if isinstance(training, TrainingSpec):
+        return settings_for(training, configuration)
+    return FunctionSettings.model_validate({**training.model_dump(exclude_unset=True), **configuration})
 
 
 def settings_for(training: TrainingSpec, configuration: Configuration) -> TrainingSpec:

@@ -22,8 +22,8 @@ from finesweep.spec.parameters import (
     Parameters,
     Range,
 )
-from finesweep.spec.settings import default_of
-from finesweep.spec.sweep import SweepSpec, TrainingSpec
+from finesweep.spec.settings import Settings, default_of
+from finesweep.spec.sweep import SweepSpec, TransformersSweep
 
 MOST_PATTERNS = 100_000  # assignments of the parameters that others depend on, before counting is given up
 
@@ -150,7 +150,7 @@ def values_of(parameter: Range) -> Sequence[Value]:
             return [float(low + k * step) for k in range(n_values(parameter) or 0)]
 
 
-def fixed_settings(training: TrainingSpec, searched: Container[str]) -> dict[str, Value]:
+def fixed_settings(training: Settings, searched: Container[str]) -> dict[str, Value]:
     """Return the settings that conditions, branches and expressions may refer to beside the parameters."""
     dumped = training.model_dump()
     return {
@@ -163,10 +163,12 @@ def fixed_settings(training: TrainingSpec, searched: Container[str]) -> dict[str
 def starting_configurations(spec: SweepSpec) -> tuple[tuple[Source, Configuration], ...]:
     """Return what is tried before the sampler is asked: start_with in order, then a default for each method.
 
+    A trainer of the user's own has no defaults that we knew of.
+
     A configuration may be partial: what it leaves out is drawn by the sampler. None occurs twice.
     """
     starts: list[tuple[Source, Configuration]] = [(Source.START_WITH, dict(entry)) for entry in spec.start_with]
-    if spec.try_defaults:
+    if spec.try_defaults and isinstance(spec, TransformersSweep):
         starts += [(Source.DEFAULT, defaults) for defaults in _default_configurations(spec)]
     distinct: list[tuple[Source, Configuration]] = []
     for source, configuration in starts:
@@ -175,7 +177,7 @@ def starting_configurations(spec: SweepSpec) -> tuple[tuple[Source, Configuratio
     return tuple(distinct)
 
 
-def _default_configurations(spec: SweepSpec) -> Iterator[dict[str, Value]]:
+def _default_configurations(spec: TransformersSweep) -> Iterator[dict[str, Value]]:
     parameters = spec.study.parameters
     method = parameters.get("method")
     methods: Sequence[Value] = method.choices if isinstance(method, CategoricalParameter) else [spec.training.method]

@@ -28,7 +28,7 @@ from finesweep.spec.parameters import (
     Parameters,
     Scalar,
 )
-from finesweep.spec.settings import NOT_SEARCHED, name_problem, value_problem
+from finesweep.spec.settings import Settings, name_problem, value_problem, why_not_searched
 from finesweep.spec.sweep import TrainingSpec
 
 ROOT: KeyPath = ("study", "parameters")
@@ -41,6 +41,7 @@ class Space:
     parameters: Parameters
     unread: frozenset[str]
     fixed: Mapping[str, Value]
+    settings: type[Settings] = TrainingSpec  # what the parameters are values of
 
     @property
     def names(self) -> list[str]:
@@ -49,11 +50,11 @@ class Space:
 
 def parameter_faults(space: Space) -> Iterator[Finding]:
     for name in space.names:
-        yield from _name_faults(name)
+        yield from _name_faults(name, space.settings)
     for name, parameter in space.parameters.items():
         for path, branch in branches_of(name, parameter):
             yield from _range_faults(path, branch)
-            yield from _setting_faults(path, name, branch)
+            yield from _setting_faults(path, name, branch, space.settings)
 
 
 def branches_of(name: str, parameter: Parameter) -> Iterator[tuple[KeyPath, Branch]]:
@@ -68,13 +69,13 @@ def branches_of(name: str, parameter: Parameter) -> Iterator[tuple[KeyPath, Bran
 # --- a parameter on its own --------------------------------------------------------------------------------------
 
 
-def _name_faults(name: str) -> Iterator[Finding]:
+def _name_faults(name: str, settings: type[Settings]) -> Iterator[Finding]:
     at = (*ROOT, name)
-    problem = name_problem(name)
+    problem = name_problem(name, settings)
     if problem is not None:
         yield Finding(at, problem)
-    elif name in NOT_SEARCHED:
-        yield Finding(at, f"{name} cannot be searched: {NOT_SEARCHED[name]}. Fix it under `training`.")
+    elif (reason := why_not_searched(name, settings)) is not None:
+        yield Finding(at, f"{name} cannot be searched: {reason}. Fix it under `training`.")
 
 
 def _range_faults(at: KeyPath, branch: Branch) -> Iterator[Finding]:
@@ -147,38 +148,38 @@ def _choice_faults(at: KeyPath, choices: Sequence[Scalar]) -> Iterator[Finding]:
 # --- a parameter as a setting ------------------------------------------------------------------------------------
 
 
-def _setting_faults(at: KeyPath, name: str, branch: Branch) -> Iterator[Finding]:
+def _setting_faults(at: KeyPath, name: str, branch: Branch, settings: type[Settings]) -> Iterator[Finding]:
     """Hold the ends of a range, each choice and a constant to the rules of the setting that they are values of."""
-    if name_problem(name) is not None or name in NOT_SEARCHED:
+    if name_problem(name, settings) is not None or why_not_searched(name, settings) is not None:
         return
     match branch:
-        case FloatParameter() if _is_whole_setting(name) and not _draws_whole_numbers(branch):
+        case FloatParameter() if _is_whole_setting(name, settings) and not _draws_whole_numbers(branch):
             yield Finding((*at, "type"), f"{name} must be a whole number. Use `type: int`.")
         case FloatParameter() | IntParameter():
             for end in ("low", "high"):
-                yield from setting_value_faults((*at, end), name, getattr(branch, end))
+                yield from setting_value_faults((*at, end), name, getattr(branch, end), settings)
         case CategoricalParameter():
             for index, choice in enumerate(branch.choices):
-                yield from setting_value_faults((*at, "choices", index), name, choice)
+                yield from setting_value_faults((*at, "choices", index), name, choice, settings)
         case DerivedParameter() if not isinstance(branch.value, str | None):
-            yield from setting_value_faults((*at, "value"), name, branch.value)
+            yield from setting_value_faults((*at, "value"), name, branch.value, settings)
 
 
-def setting_value_faults(at: KeyPath, name: str, value: Any) -> Iterator[Finding]:
-    problem = value_problem(name, value)
+def setting_value_faults(at: KeyPath, name: str, value: Any, settings: type[Settings]) -> Iterator[Finding]:
+    problem = value_problem(name, value) if settings is TrainingSpec else None
     if problem is not None:
         yield Finding(at, problem)
-    if name in TrainingSpec.model_fields:
+    if name in settings.model_fields:
         try:
-            TrainingSpec.model_validate({name: value})
+            settings.model_validate({name: value})
         except ValidationError as error:
-            for finding in explain(error, {name: value}, TrainingSpec):
+            for finding in explain(error, {name: value}, settings):
                 yield Finding(at, finding.message)
 
 
-def _is_whole_setting(name: str) -> bool:
+def _is_whole_setting(name: str, settings: type[Settings]) -> bool:
     """Try a broken number: only whole settings refuse it for not being whole."""
-    return any("whole" in finding.message for finding in setting_value_faults((), name, 1.5))
+    return any("whole" in finding.message for finding in setting_value_faults((), name, 1.5, settings))
 
 
 def _draws_whole_numbers(branch: FloatParameter) -> bool:

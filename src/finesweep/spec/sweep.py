@@ -14,7 +14,10 @@ Task = Literal["classification", "multi-label-classification", "regression", "ca
 Method = Literal["full", "feature-extraction", "lora"]
 Tracker = Literal["mlflow", "tensorboard", "wandb"]
 SweepName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
-Function = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # package.module:function
+Function = Annotated[  # package.module:function
+    str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+]
+TRANSFORMERS: Literal["transformers"] = "transformers"  # the trainer that comes with finesweep
 
 METRICS: Mapping[Task, Mapping[str, MetricDirection]] = {  # what a report of each task holds, and which way is better
     "classification": {"accuracy": "maximize", "macro_f1": "maximize", "mcc": "maximize", "loss": "minimize"},
@@ -185,15 +188,27 @@ class Artifacts(Model):
     keep: Literal["none", "best", "all"] = "best"  # whose trained weights stay
 
 
+class FunctionSettings(Model):
+    """Fixed settings of the trials of a trainer of your own: whatever names it knows, and these."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    total_examples: Int | None = Field(default=None, ge=1)  # how long a trial is, where the sweep must know
+    seed: Int = Field(default=0, ge=0, lt=2**32)
+    eval_every: Int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
+
+
 class SweepSpec(Model):
+    """What all sweeps have. `read_sweep` makes the one of its two kinds that the trainer asks for."""
+
     name: SweepName
     study: StudySpec
-    trainer: Literal["transformers"] | Function = "transformers"  # or your own: function(trial, reporter)
-    code_dir: str | None = None  # where modules of your own are looked for; None: beside the sweep file
-    model: ModelSpec
-    task: Task
-    data: DataSpec
-    training: TrainingSpec = TrainingSpec()
+    trainer: str = TRANSFORMERS  # or your own: package.module:function, called with (trial, reporter)
+    code_dir: str | None = None  # where modules of your own are looked for; None: none is named
+    model: ModelSpec | None = None
+    task: Task | None = None
+    data: DataSpec | None = None
+    training: TrainingSpec | FunctionSettings
     evaluation: Evaluation = Evaluation()
     start_with: tuple[Mapping[str, Scalar], ...] = ()  # tried first; a parameter left out is sampled
     try_defaults: bool = Field(default=True, strict=True)  # then the library's default configuration, for each method
@@ -201,3 +216,31 @@ class SweepSpec(Model):
     resources: Resources = Resources()
     artifacts: Artifacts = Artifacts()
     results: str | None = None  # URL of the results database; None: finesweep.db in the current folder
+
+
+class TransformersSweep(SweepSpec):
+    """A sweep of the trainer that comes with finesweep."""
+
+    trainer: Literal["transformers"] = TRANSFORMERS
+    model: ModelSpec
+    task: Task
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+
+
+class FunctionSweep(SweepSpec):
+    """A sweep of a trainer of the user's own, who is told of model, task and data if they are given."""
+
+    trainer: Function
+    training: FunctionSettings = FunctionSettings()
+
+
+def sweep_kind(values: Any) -> type[TransformersSweep | FunctionSweep]:  # Any: whatever stands in a file
+    """Tell by the trainer which kind of sweep the values of a file are meant to be."""
+    trainer = values.get("trainer") if isinstance(values, Mapping) else None
+    return FunctionSweep if isinstance(trainer, str) and ":" in trainer else TransformersSweep
+
+
+def read_sweep(values: Any) -> TransformersSweep | FunctionSweep:
+    """Validate the values of a resolved sweep. Raises pydantic's ValidationError."""
+    return sweep_kind(values).model_validate(values)

@@ -17,7 +17,7 @@ import transformers
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
 from finesweep.spec.evaluation_rules import measured_metrics
-from finesweep.spec.sweep import COSTS, SweepSpec, TrainingSpec
+from finesweep.spec.sweep import COSTS, TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
@@ -38,7 +38,7 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         trainer: SweepTrainer,
         reporter: Reporter,
         *,
-        spec: SweepSpec,
+        spec: TransformersSweep,
         grid: Grid,
         settings: TrainingSpec,
         schedule: Schedule,

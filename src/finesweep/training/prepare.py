@@ -19,7 +19,7 @@ import datasets
 from filelock import FileLock
 
 from finesweep.errors import DataError
-from finesweep.spec.sweep import SweepSpec, columns_of
+from finesweep.spec.sweep import TransformersSweep, columns_of
 from finesweep.training.encoding import EncodedRow, encode_completion, encode_labelled
 from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
@@ -41,7 +41,7 @@ class Prepared:
     folder: Path
 
 
-def prepare(spec: SweepSpec, *, cache_dir: Path) -> Prepared:
+def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
     """Check the data and tokenise it unless that is done already. Raises DataError or ModelError."""
     quiet()
     source = resolve_model(spec.model.name, cache_dir=cache_dir)
@@ -87,7 +87,7 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
-def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
+def _fingerprints(spec: TransformersSweep, tokenizer: Any) -> tuple[str, str]:
     """Return the key of the tokenised rows, and what the rows themselves are recognised by."""
     data = spec.data
     columns = columns_of(data, spec.task).values()
@@ -100,7 +100,7 @@ def _fingerprints(spec: SweepSpec, tokenizer: Any) -> tuple[str, str]:
     return _digest([LAYOUT, rows, data.max_length, *tokens]), rows
 
 
-def _write(spec: SweepSpec, tokenizer: Any, folder: Path) -> None:
+def _write(spec: TransformersSweep, tokenizer: Any, folder: Path) -> None:
     data = spec.data
     if spec.task == "causal-lm" and tokenizer.eos_token_id is None:
         raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")

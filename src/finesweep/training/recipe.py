@@ -19,7 +19,7 @@ import transformers
 
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.settings import settings_for, transformers_arguments
-from finesweep.spec.sweep import SweepSpec, TrainingSpec
+from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
@@ -47,7 +47,7 @@ class Shared:
 
 
 def train(
-    trial: TrialSpec, reporter: Reporter, *, spec: SweepSpec, grid: Grid, shared: Shared, folder: TrialFolder
+    trial: TrialSpec, reporter: Reporter, *, spec: TransformersSweep, grid: Grid, shared: Shared, folder: TrialFolder
 ) -> AttemptResult:
     """Train one attempt of a trial, from its newest checkpoint where there is one.
 
@@ -82,7 +82,7 @@ def _train(
     settings: TrainingSpec,
     reporter: Reporter,
     *,
-    spec: SweepSpec,
+    spec: TransformersSweep,
     grid: Grid,
     shared: Shared,
     folder: TrialFolder,
@@ -120,7 +120,7 @@ def _train(
 
 
 def set_up(
-    settings: TrainingSpec, schedule: Schedule, *, spec: SweepSpec, shared: Shared, folder: TrialFolder
+    settings: TrainingSpec, schedule: Schedule, *, spec: TransformersSweep, shared: Shared, folder: TrialFolder
 ) -> SweepTrainer:
     """Make the trainer of a trial: a fresh model with the method's weights set to move, and data."""
     model = shared.base_model.copy(settings.seed)
@@ -176,7 +176,7 @@ def training_arguments(
     )
 
 
-def on_cpu(spec: SweepSpec) -> bool:
+def on_cpu(spec: TransformersSweep) -> bool:
     return spec.resources.devices == "cpu" or not torch.cuda.is_available()
 
 

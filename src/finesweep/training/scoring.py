@@ -5,7 +5,6 @@ In: what a model said of the validation rows. Out: named numbers. It must not kn
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 import transformers
 
 from finesweep.errors import EvaluationError
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import TransformersSweep
+from finesweep.training.functions import load_function
 from finesweep.training.tasks import TaskKind, task_kind
 
 
@@ -63,16 +63,10 @@ class Scoring:
         return scores
 
 
-def load_scoring(spec: SweepSpec) -> Scoring:
-    """Import the functions that a sweep names. Raises EvaluationError."""
-    own = [
-        OwnMetric(name, f"evaluation.metrics.{name}", path, _imported(path))
-        for name, path in spec.evaluation.metrics.items()
-    ]
+def load_scoring(spec: TransformersSweep) -> Scoring:
+    """Import the functions that a sweep names. Raises FunctionError."""
+    own = []
+    for name, path in spec.evaluation.metrics.items():
+        key = f"evaluation.metrics.{name}"
+        own.append(OwnMetric(name, key, path, load_function(path, code_dir=spec.code_dir, key=key)))
     return Scoring(task_kind(spec.task), tuple(own))
-
-
-def _imported(path: str) -> Callable[[Any, Any], Any]:
-    module, _, name = path.partition(":")
-    function: Callable[[Any, Any], Any] = getattr(importlib.import_module(module), name)
-    return function

@@ -20,7 +20,7 @@ import transformers
 
 from finesweep.spec.grid import extremes, largest
 from finesweep.spec.settings import settings_for
-from finesweep.spec.sweep import Method, SweepSpec, TrainingSpec
+from finesweep.spec.sweep import Method, TrainingSpec, TransformersSweep
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import is_per_token
 from finesweep.training.hf_trainer import SweepTrainer
@@ -52,7 +52,7 @@ class SmokeResult:
     peak_memory_gib: float  # of the device; on a CPU of the whole process
 
 
-def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
+def smoke(spec: TransformersSweep, *, cache_dir: Path) -> SmokeResult:
     """Load model and data, make a step and an evaluation. Raises DataError, ModelError or ResourcesError.
 
     As in a trial, a batch that does not fit the device's memory is split until it does.
@@ -72,7 +72,7 @@ def smoke(spec: SweepSpec, *, cache_dir: Path) -> SmokeResult:
             settings = with_smaller_batch(settings, max_length=spec.data.max_length)
 
 
-def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
+def largest_settings(spec: TransformersSweep) -> Mapping[str, Any]:
     """Return the values, among those the space allows, that cost most memory."""
     parameters = spec.study.parameters
     most: dict[str, Any] = {
@@ -84,7 +84,7 @@ def largest_settings(spec: SweepSpec) -> Mapping[str, Any]:
     return most
 
 
-def _try(spec: SweepSpec, settings: TrainingSpec, shared: Shared, folder: TrialFolder) -> SmokeResult:
+def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder: TrialFolder) -> SmokeResult:
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
     n_eval_rows = max(schedule.device_batch_size, shared.scoring.kind.eval_rows)
     full = replace(

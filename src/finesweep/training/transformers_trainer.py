@@ -15,7 +15,7 @@ import torch
 
 from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.memory import forget_trial
@@ -33,7 +33,7 @@ class TransformersTrainerFactory:
     before and after would not be comparable.
     """
 
-    spec: SweepSpec
+    spec: TransformersSweep
     grid: Grid
     artifact_dir: Path
     cache_dir: Path
@@ -68,7 +68,7 @@ class TransformersTrainerFactory:
 
 
 class TransformersTrainer:
-    def __init__(self, spec: SweepSpec, grid: Grid, artifact_dir: Path, shared: Shared) -> None:
+    def __init__(self, spec: TransformersSweep, grid: Grid, artifact_dir: Path, shared: Shared) -> None:
         self._spec, self._grid, self._artifact_dir, self._shared = spec, grid, artifact_dir, shared
 
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
@@ -80,7 +80,7 @@ class TransformersTrainer:
             forget_trial()
 
 
-def load_shared(spec: SweepSpec, prepared: Prepared, *, cache_dir: Path) -> Shared:
+def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path) -> Shared:
     source = resolve_model(spec.model.name, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     return Shared(
@@ -92,7 +92,7 @@ def load_shared(spec: SweepSpec, prepared: Prepared, *, cache_dir: Path) -> Shar
     )
 
 
-def check_devices(spec: SweepSpec) -> None:
+def check_devices(spec: TransformersSweep) -> None:
     """Raise ResourcesError unless this process sees one GPU at most: transformers would spread a trial over all."""
     n = 0 if on_cpu(spec) else torch.cuda.device_count()
     if n > 1:

@@ -23,8 +23,9 @@ from finesweep.results.columns import (
 from finesweep.results.frames import Results
 from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
+from finesweep.spec.space import fixed_settings
 from finesweep.spec.study import StudySpec
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import FunctionSweep, SweepSpec
 from finesweep.views.tables import Column, Table, best_first, trials_table
 
 BEST_COLUMNS = {
@@ -100,16 +101,17 @@ def comparison_tables(comparison: Comparison, *, top: int | None = None) -> tupl
 def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str, str]) -> pd.DataFrame:
     """Give a sweep's trials a column for every parameter of any sweep: its own, or its fixed setting."""
     objectives = objective_columns([spec.study.objectives])
+    fixed, is_own = fixed_settings(spec.training, ()), isinstance(spec, FunctionSweep)
     columns = {}
     for name, dtype in parameters.items():
         column = parameter_column(name)
         if column in frame:
             columns[column] = pd.Series(list(frame[column]), index=frame.index, dtype=dtype)
         else:
-            setting = getattr(spec.training, name, None)
+            setting = fixed.get(name)
             fitting = dtype if setting is None else wider_dtype(dtype, scalar_dtype(setting))
-            methods = frame.get("method", pd.Series([spec.training.method] * len(frame)))
-            values = [setting if has_effect(name, method=method) else None for method in methods]
+            methods = frame.get("method", pd.Series([fixed.get("method")] * len(frame)))
+            values = [setting if is_own or has_effect(name, method=method) else None for method in methods]
             columns[column] = pd.Series(values, index=frame.index, dtype=fitting)
     return frame[[*TRIAL_COLUMNS, *objectives]].assign(**columns)
 

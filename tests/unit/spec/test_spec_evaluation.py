@@ -28,8 +28,8 @@ GENERATION = ["task=causal-lm", "evaluation.generation={rows: 4}"]
 
 def test_metrics_of_the_users_own_may_be_the_objective(files: Any) -> None:
     own = ["study.objective.metric=cost", "study.objective.direction=minimize"]
-    assert files.faults(*own, "evaluation.metrics={cost: package.module:cost}") == []
-    assert files.faults(*own, *GENERATION, "evaluation.generation.scorers={cost: my:cost}") == []
+    assert files.faults(*own, "evaluation.metrics={cost: statistics:mean}") == []
+    assert files.faults(*own, *GENERATION, "evaluation.generation.scorers={cost: statistics:mean}") == []
     (fault,) = files.faults(*own)
     assert "is not measured for task classification" in fault
 
@@ -37,10 +37,14 @@ def test_metrics_of_the_users_own_may_be_the_objective(files: Any) -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "words"),
     [
-        (["evaluation.metrics={mcc: a:b}"], "evaluation.metrics.mcc", "there is already"),
-        (["evaluation.metrics={train_loss: a:b}"], "evaluation.metrics.train_loss", "there is already"),
-        (["evaluation.metrics={train_seconds: a:b}"], "evaluation.metrics.train_seconds", "there is already"),
-        (["evaluation.metrics={a b: a:b}"], "evaluation.metrics.a b", '"a b" is no name of a metric'),
+        (["evaluation.metrics={mcc: statistics:mean}"], "evaluation.metrics.mcc", "there is already"),
+        (["evaluation.metrics={train_loss: statistics:mean}"], "evaluation.metrics.train_loss", "there is already"),
+        (
+            ["evaluation.metrics={train_seconds: statistics:mean}"],
+            "evaluation.metrics.train_seconds",
+            "there is already",
+        ),
+        (["evaluation.metrics={a b: statistics:mean}"], "evaluation.metrics.a b", '"a b" is no name of a metric'),
         (["evaluation.metrics={cost: a.b}"], "evaluation.metrics.cost", "a.b"),
         (["evaluation.generation={rows: 4}"], "evaluation.generation", "task classification generates nothing"),
         (
@@ -49,12 +53,17 @@ def test_metrics_of_the_users_own_may_be_the_objective(files: Any) -> None:
             "plain text has no reference",
         ),
         (
-            [*LABELS, *GENERATION, "evaluation.generation.scorers={rougeL: a:b}"],
+            [*LABELS, *GENERATION, "evaluation.generation.scorers={rougeL: statistics:mean}"],
             "evaluation.generation.scorers.rougeL",
             "there is already",
         ),
         (
-            [*LABELS, *GENERATION, "evaluation.metrics={x: a:b}", "evaluation.generation.scorers={x: a:b}"],
+            [
+                *LABELS,
+                *GENERATION,
+                "evaluation.metrics={x: statistics:mean}",
+                "evaluation.generation.scorers={x: statistics:mean}",
+            ],
             "evaluation.generation.scorers.x",
             "there is already",
         ),

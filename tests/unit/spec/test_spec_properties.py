@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from finesweep.spec.expressions import ExpressionError, parse_expression
 from finesweep.spec.files import load_sweep
 from finesweep.spec.parameters import DerivedParameter
 from finesweep.spec.space import contains, n_values, parameter_order, space_size, starting_configurations, values_of
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import SweepSpec, read_sweep
 from finesweep.spec.yaml_tree import read_text
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def ends_well(files: Files, *overrides: str) -> SweepSpec | None:
         assert error.faults
         assert all(str(fault) and fault.message for fault in error.faults)
         return None
-    assert SweepSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert read_sweep(json.loads(spec.model_dump_json())) == spec
     assert set(parameter_order(spec.study.parameters)) == set(spec.study.parameters)
     space_size(spec.study.parameters)
     starting_configurations(spec)
