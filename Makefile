@@ -40,7 +40,7 @@ $(VENV):
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)
-	$(PIP) --editable '.[dashboard,gguf]'
+	$(PIP) --editable '.[dashboard,gguf,rouge]'
 	@touch $@
 
 $(TOOLS): pyproject.toml constraints.txt | $(INSTALLED)

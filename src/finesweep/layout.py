@@ -14,6 +14,11 @@ def log_path(artifact_dir: Path, number: int) -> Path:
     return trial_dir(artifact_dir, number) / "log.txt"
 
 
+def samples_path(artifact_dir: Path, number: int) -> Path:
+    """Tell where outputs of a trial's model are kept to look at; like its log they outlive its weights."""
+    return trial_dir(artifact_dir, number) / "samples.jsonl"
+
+
 def driver_log_path(artifact_dir: Path) -> Path:
     """Tell where a detached driver writes what it would have said on the terminal."""
     return artifact_dir / "driver.log"

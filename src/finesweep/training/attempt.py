@@ -16,11 +16,13 @@ from typing import Any
 import transformers
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
+from finesweep.layout import samples_path
 from finesweep.spec.evaluation_rules import measured_metrics
 from finesweep.spec.sweep import COSTS, TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
+from finesweep.training.generation import append_samples
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.judging import Watched, is_diverged, note_loss, note_value
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, steps_reached
@@ -127,6 +129,7 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         A trial that has come to its end is whole: none of them may prune it.
         """
         metrics = {**self._trainer.score(), "train_loss": self._take_train_loss(), **self._costs()}
+        self._keep_samples(steps[0])
         value = metrics[self._spec.study.objective.metric]
         self._is_over = self._has_lost_patience(value) or is_last
         before = self.told_up_to
@@ -136,6 +139,9 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
                 return
         if steps[-1] > before:  # the weights kept belong to the value told, and that one holds
             self._keep_best(value, step=steps[-1])
+
+    def _keep_samples(self, step: int) -> None:
+        append_samples(samples_path(self._folder.artifact_dir, self._folder.number), self._trainer.samples, step=step)
 
     def _has_lost_patience(self, value: float) -> bool:
         settings, objective = self._settings, self._spec.study.objective

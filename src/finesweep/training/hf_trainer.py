@@ -6,6 +6,7 @@ In: a model, arguments, a task. Out: training steps, scores, trained weights. It
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from finesweep.errors import ResourcesError
+from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance
 from finesweep.training.memory import give_back_memory, is_out_of_memory
 from finesweep.training.methods import Trainable
@@ -21,6 +23,7 @@ from finesweep.training.order import train_sampler
 from finesweep.training.scoring import Scoring
 
 _START_ROWS = 32  # that the loss at the start is the mean of
+_PROMPTS_AT_ONCE = 8  # without gradients so many take less memory than one row in training
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         self.trainable = trainable
         self._scoring, self._kind = scoring, scoring.kind
         self._scores: dict[str, float] = {}
+        self._prompts_at_once = _PROMPTS_AT_ONCE if scoring.writing else 1
+        self.samples: list[Sample] = []  # of the last score
         self._loss: torch.Tensor | None = None
 
     def compute_loss(self, model: Model, *args: Any, **options: Any) -> Any:
@@ -101,6 +106,8 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
             try:
                 with torch.random.fork_rng(devices=[]):
                     self.evaluate()
+                    if self._scoring.writing is not None:
+                        self._write(self._scoring.writing)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -110,15 +117,25 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def _halve_eval_batch(self) -> None:
         n_rows = self.args.per_device_eval_batch_size
-        if n_rows == 1:
+        if n_rows == self._prompts_at_once == 1:
             raise ResourcesError(
                 "out of memory: a single validation row does not fit the device beside what training holds there. "
                 "Lower data.max_length, or take a device with more memory."
             )
         give_back_memory()
-        self.args.per_device_eval_batch_size = n_rows // 2
+        self.args.per_device_eval_batch_size = max(1, n_rows // 2)
+        self._prompts_at_once = max(1, self._prompts_at_once // 2)
         self.__dict__.pop("_eval_dataloaders", None)  # kept where its workers are persistent
-        _log.info("out of memory: evaluating %d rows at once instead of %d", n_rows // 2, n_rows)
+        _log.info("out of memory: evaluating %d rows at once instead of %d", max(1, n_rows // 2), n_rows)
+
+    def _write(self, writing: Writing) -> None:
+        """Add scores of what the model writes; one whose loss is not finite has nothing to say."""
+        if not math.isfinite(self._scores["loss"]):
+            self._scores |= dict.fromkeys(writing.metric_names, math.nan)
+            self.samples = []
+            return
+        scores, self.samples = writing.judge(self.model, rows_at_once=self._prompts_at_once)
+        self._scores |= scores
 
     def _score_rows(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
         """Keep the scores beside the Trainer's own, whose names and averages are others."""

@@ -21,11 +21,12 @@ from filelock import FileLock
 from finesweep.errors import DataError
 from finesweep.spec.sweep import TransformersSweep, columns_of
 from finesweep.training.encoding import EncodedRow, encode_completion, encode_labelled
+from finesweep.training.generation import keep_questions
 from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
 from finesweep.training.whole_folder import write_whole
 
-LAYOUT = 1  # raise it when the cached files change their meaning
+LAYOUT = 2  # raise it when the cached files change their meaning
 
 _CHUNK = 1000  # rows tokenised at a time
 
@@ -110,6 +111,8 @@ def _write(spec: TransformersSweep, tokenizer: Any, folder: Path) -> None:
         for split in ("train", "validation")
     )
     by_class = spec.task == "classification"
+    if spec.task == "causal-lm":
+        keep_questions({"prompt": validation.inputs, "completion": validation.targets}, folder)
     encode: Callable[..., list[EncodedRow | None]] = encode_labelled if by_class else encode_completion
     train = _choose(train, data.max_train_rows, seed=data.seed, by_class=by_class)
     validation = _choose(validation, data.max_validation_rows, seed=data.seed, by_class=by_class)

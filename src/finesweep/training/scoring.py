@@ -1,4 +1,4 @@
-"""How the trials of a sweep are scored: by the metrics of the task and by functions of the user's own.
+"""How the trials of a sweep are scored: by the metrics of the task, functions of the user's own, and what is generated.
 
 In: what a model said of the validation rows. Out: named numbers. It must not know trials or reports.
 """
@@ -6,50 +6,26 @@ In: what a model said of the validation rows. Out: named numbers. It must not kn
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
+from pathlib import Path
 
 import transformers
 
-from finesweep.errors import EvaluationError
 from finesweep.spec.sweep import TransformersSweep
+from finesweep.training.encoding import Tokenizer
 from finesweep.training.functions import load_function
+from finesweep.training.generation import Writing, load_writing
+from finesweep.training.models import ModelSource, max_positions
+from finesweep.training.own_metrics import OwnMetric
 from finesweep.training.tasks import TaskKind, task_kind
-
-
-@dataclass(frozen=True, slots=True)
-class OwnMetric:
-    """A function of the user's own that makes one number of what a model said and what it should have said."""
-
-    name: str
-    key: str  # where the sweep names it
-    path: str  # package.module:function
-    function: Callable[[Any, Any], Any]
-
-    def __call__(self, said: Any, wanted: Any) -> float:
-        """Raise EvaluationError where the function raises or returns no number; NaN is one."""
-        try:
-            value = self.function(said, wanted)
-        except Exception as error:
-            raise EvaluationError(
-                f"{self.key}: {self.path} raised {type(error).__name__}: {error}. Mend the function, or remove the key."
-            ) from error
-        if getattr(value, "ndim", None) == 0:  # a number in numpy's or torch's clothes
-            value = value.item()
-        if not isinstance(value, Real):
-            raise EvaluationError(
-                f"{self.key}: {self.path} returned {value!r:.60} ({type(value).__name__}), not a number. "
-                "Have it return one; where there is none to give, float('nan')."
-            )
-        return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
     kind: TaskKind
     metrics: Sequence[OwnMetric] = ()
+    writing: Writing | None = None
 
     def of_rows(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
         """Score the statistics of all rows. A model whose loss is not finite has none but those of the task."""
@@ -63,10 +39,29 @@ class Scoring:
         return scores
 
 
-def load_scoring(spec: TransformersSweep) -> Scoring:
-    """Import the functions that a sweep names. Raises FunctionError."""
-    own = []
-    for name, path in spec.evaluation.metrics.items():
-        key = f"evaluation.metrics.{name}"
-        own.append(OwnMetric(name, key, path, load_function(path, code_dir=spec.code_dir, key=key)))
-    return Scoring(task_kind(spec.task), tuple(own))
+def load_scoring(spec: TransformersSweep, source: ModelSource, *, prepared_dir: Path, tokenizer: Tokenizer) -> Scoring:
+    """Import the functions that a sweep names and choose what its models are asked.
+
+    Raises FunctionError, EvaluationError or DataError.
+    """
+    evaluation = spec.evaluation
+    metrics = _load(evaluation.metrics, "evaluation.metrics", spec.code_dir)
+    if evaluation.generation is None:
+        return Scoring(task_kind(spec.task), metrics)
+    writing = load_writing(
+        evaluation.generation,
+        _load(evaluation.generation.scorers, "evaluation.generation.scorers", spec.code_dir),
+        data=spec.data,
+        folder=prepared_dir,
+        tokenizer=tokenizer,
+        max_positions=max_positions(source, tokenizer),
+    )
+    return Scoring(task_kind(spec.task), metrics, writing)
+
+
+def _load(paths: Mapping[str, str], section: str, code_dir: str | None) -> list[OwnMetric]:
+    keys = {name: f"{section}.{name}" for name in paths}
+    return [
+        OwnMetric(name, keys[name], path, load_function(path, code_dir=code_dir, key=keys[name]))
+        for name, path in paths.items()
+    ]

@@ -88,7 +88,7 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
         base_model=BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer),
         train=load_split(prepared, "train"),
         validation=load_split(prepared, "validation"),
-        scoring=load_scoring(spec),
+        scoring=load_scoring(spec, source, prepared_dir=prepared.folder, tokenizer=tokenizer),
     )
 
 

@@ -13,7 +13,8 @@ from transformers import EvalPrediction
 
 from finesweep.errors import EvaluationError
 from finesweep.spec.sweep import Task
-from finesweep.training.scoring import OwnMetric, Scoring
+from finesweep.training.own_metrics import OwnMetric
+from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import task_kind
 
 LOGITS = np.array([[0.2, 1.0, -3.0], [4.0, 0.0, 0.5]], dtype=np.float32)
