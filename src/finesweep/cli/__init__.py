@@ -1,0 +1,62 @@
+"""The command line: verbs, thin. Data goes to stdout, talk to stderr; heavy rooms are imported by the verbs that need
+them.
+
+Exit codes: 0 done, 1 the work failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from finesweep.cli import checking, life, looking
+from finesweep.cli.talk import say
+from finesweep.errors import FinesweepError, SpecError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        sys.exit(cli.main(args=arguments, prog_name="finesweep", standalone_mode=False) or 0)
+    except SpecError as error:
+        for fault in error.faults:
+            say(str(fault))
+        say(f"{len(error.faults)} fault{'s' if len(error.faults) > 1 else ''}.")
+        sys.exit(2)
+    except FinesweepError as error:
+        say(f"Error: {error}")
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        say("Interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="finesweep")
+def cli() -> None:
+    """Find the right hyperparameters for fine-tuning a transformer.
+
+    Optuna decides what to try and what to stop, Ray Tune where and when, transformers trains, one database remembers.
+    """
+
+
+for verb in (
+    checking.check,
+    life.run,
+    life.resume,
+    life.extend,
+    life.stop,
+    life.delete,
+    looking.status,
+    looking.logs,
+    looking.compare,
+    looking.export,
+):
+    cli.add_command(verb)

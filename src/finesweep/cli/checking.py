@@ -1,0 +1,82 @@
+"""`check`: everything wrong in the files of a sweep, and as asked in its data, its model and its largest step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finesweep.cli.talk import file_argument, json_option, say, set_option
+from finesweep.errors import SpecError
+
+if TYPE_CHECKING:
+    from finesweep.spec.sweep import TransformersSweep
+
+
+@click.command()
+@file_argument
+@set_option
+@click.option("--name", help="Use this name instead of the file's.")
+@click.option("--load", is_flag=True, help="Also load the model's tokenizer and the data.")
+@click.option("--smoke", is_flag=True, help="Also train one step at the largest shape, and estimate the sweep's cost.")
+@json_option
+def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, smoke: bool, as_json: bool) -> int:
+    """Find everything wrong in a sweep file and its study. Loads nothing heavy unless asked to."""
+    from finesweep.spec.files import check_sweep
+    from finesweep.spec.sweep import TransformersSweep
+
+    checked = check_sweep(file, overrides=overrides, name=name)
+    if checked.spec is None:
+        if as_json:
+            click.echo(json.dumps({"faults": [_fault_row(fault) for fault in checked.faults]}, indent=2))
+            return 2
+        raise SpecError(checked.faults)
+    if as_json:
+        notes = [_fault_row(note) for note in checked.notes]
+        click.echo(json.dumps({"faults": [], "notes": notes, "sweep": checked.spec.model_dump(mode="json")}, indent=2))
+    else:
+        for note in checked.notes:
+            say(f"note: {note}")
+    if (load or smoke) and isinstance(checked.spec, TransformersSweep):
+        _check_inputs(checked.spec)
+    if smoke and isinstance(checked.spec, TransformersSweep):
+        _smoke(checked.spec)
+    if not as_json:
+        click.echo(f"{file}: no faults.")
+    return 0
+
+
+def _fault_row(fault: Any) -> dict[str, Any]:
+    return {"file": fault.file, "line": fault.line, "key": fault.key, "message": fault.message}
+
+
+def _check_inputs(spec: TransformersSweep) -> None:
+    from finesweep.sweeps import cache_dir
+    from finesweep.training.prepare import prepare
+
+    prepared = prepare(spec, cache_dir=cache_dir())
+    say(f"{prepared.n_train_rows:,} training and {prepared.n_validation_rows:,} validation rows, {spec.task}.")
+    for note in prepared.notes:
+        say(f"note: {note}")
+
+
+def _smoke(spec: TransformersSweep) -> None:
+    from finesweep import sweeps
+    from finesweep.forecast import forecast
+    from finesweep.views.live import PlainView
+
+    slots = sweeps.slots_here(spec, PlainView(say))
+    if slots is not None:
+        sweeps.show_one_device(slots)
+    from finesweep.training.smoke import smoke  # imports torch, which must see one device
+
+    result = smoke(spec, cache_dir=sweeps.cache_dir())
+    say(
+        f"one step on {result.device}: {result.method}, batch size {result.batch_size} "
+        f"({result.device_batch_size} at a time) of {result.max_length} tokens, "
+        f"{result.n_trainable:,} of {result.n_parameters:,} parameters trained"
+    )
+    for line in forecast(spec, result, slots):
+        say(line)

@@ -1,0 +1,200 @@
+"""Verbs of a sweep's life: run, resume, extend, stop, delete."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finesweep.cli.talk import (
+    backend_option,
+    database_hint,
+    detach_option,
+    file_argument,
+    open_database,
+    print_tables,
+    results_option,
+    say,
+    set_option,
+)
+from finesweep.errors import FinesweepError
+
+if TYPE_CHECKING:
+    from finesweep.driver import SweepEnd
+    from finesweep.spec.sweep import SweepSpec
+
+
+@click.command()
+@file_argument
+@set_option
+@click.option("--name", help="Use this name instead of the file's.")
+@results_option
+@backend_option
+@detach_option
+def run(
+    file: Path, overrides: tuple[str, ...], name: str | None, results: str | None, backend: Any, detach: bool
+) -> int:
+    """Run a sweep to its end. Ctrl-C once stops it cleanly, to be resumed."""
+    from finesweep.spec.files import load_sweep
+
+    spec = load_sweep(file, overrides=overrides, name=name)
+    if detach:
+        return _detach(
+            ["run", str(file), *(f"--set={item}" for item in overrides), f"--backend={backend}"], spec, results
+        )
+    from finesweep import sweeps
+
+    with _view() as view:
+        end = sweeps.run(spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides)
+    return _close(end, sweeps.place_of(spec, results=results).url)
+
+
+@click.command()
+@click.argument("sweep")
+@results_option
+@backend_option
+@detach_option
+def resume(sweep: str, results: str | None, backend: Any, detach: bool) -> int:
+    """Go on with a sweep after Ctrl-C, a crash or a reboot."""
+    if detach:
+        return _detach(["resume", sweep, f"--backend={backend}"], open_database(results).spec(sweep), results)
+    from finesweep import sweeps
+
+    with _view() as view:
+        end = sweeps.resume(sweep, view=view, results=results, backend=backend)
+    return _close(end, open_database(results).url)
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--trials", type=click.IntRange(min=1), help="The new total, not an addition.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The new total, not an addition.")
+@results_option
+def extend(sweep: str, trials: int | None, hours: float | None, results: str | None) -> None:
+    """Give a finished or running sweep a larger total of trials or hours."""
+    from finesweep import sweeps
+
+    if trials is None and hours is None:
+        raise click.UsageError("give --trials, --hours or both")
+    sweeps.extend(sweep, trials, hours=hours, results=results)
+    totals = {"trials": trials, "hours": hours}
+    said = " and ".join(f"{total:g} {name}" for name, total in totals.items() if total is not None)
+    url = open_database(results).url
+    if sweeps.is_driven(sweep, url=url):
+        click.echo(f"{sweep}: {said} in total from now on.")
+    else:
+        click.echo(f"{sweep}: {said} in total. Go on with it: finesweep resume {sweep}{database_hint(url)}")
+
+
+@click.command()
+@click.argument("sweep")
+@results_option
+def stop(sweep: str, results: str | None) -> None:
+    """Stop a sweep that runs elsewhere: its trials write a checkpoint and can be resumed."""
+    from finesweep import sweeps
+
+    if sweeps.stop(sweep, results=results):
+        hint = database_hint(open_database(results).url)
+        click.echo(f"{sweep}: asked to stop. Go on with it later: finesweep resume {sweep}{hint}")
+    else:
+        click.echo(f"{sweep}: is not running.")
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@results_option
+def delete(sweep: str, yes: bool, results: str | None) -> None:
+    """Remove a sweep, its trials and its files for good."""
+    from finesweep import sweeps
+
+    n_trials = len(open_database(results).trials(sweep))
+    if not yes:
+        click.confirm(f"Delete sweep {sweep} with its {n_trials} trials and all of its files?", abort=True, err=True)
+    sweeps.delete(sweep, results=results)
+    click.echo(f"{sweep}: deleted.")
+
+
+def _view() -> Any:
+    """Give what shows a running sweep, as a context: a picture on a terminal, lines elsewhere."""
+    import contextlib
+
+    from rich.console import Console
+
+    from finesweep.views.live import PlainView, TerminalView
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return TerminalView(console)
+    return contextlib.nullcontext(PlainView(say))
+
+
+def _close(end: SweepEnd, url: str) -> int:
+    """Show how a sweep ended and say what to do next."""
+    from finesweep.driver import HOURS
+    from finesweep.results.frames import open_results
+    from finesweep.results.schema import SweepState
+    from finesweep.results.url import redacted
+    from finesweep.views.tables import best_text, leaderboard
+
+    known = open_results(url)
+    print_tables([leaderboard(known, end.name, top=20)], as_json=False)
+    hint = database_hint(url)
+    if end.reason:
+        say(f"{end.name}: {end.reason}.")
+    if end.reason == HOURS:
+        waiting = f" {end.n_unfinished} trials wait to go on." if end.n_unfinished else ""
+        say(f"For more:{waiting} finesweep extend {end.name} --hours H{hint}, then finesweep resume {end.name}{hint}")
+    elif end.state is SweepState.INTERRUPTED:
+        waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
+        say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")
+        return 130
+    front = known.front(end.name)
+    if not front:
+        say(f"{end.name}: no trial was completed. See why: finesweep logs {end.name}:0{hint}")
+        return 1
+    gap = " " if len(front[0].values) == 1 else "\n"
+    exported = end.name if len(front) == 1 else f"{end.name}:{front[0].number}"
+    say(
+        f"{best_text(front)}{gap}Next:\n\n"
+        f"    finesweep compare {end.name}{hint}\n"
+        f"    finesweep export {exported} --to json{hint}\n"
+        f"    finesweep extend {end.name} --trials N{hint}\n"
+        f"    optuna-dashboard {redacted(url)}\n"
+    )
+    return 0
+
+
+def _detach(arguments: list[str], spec: SweepSpec, results: str | None) -> int:
+    """Start a driver of its own session, and wait until it drives the sweep or has said why not."""
+    from finesweep.layout import driver_log_path
+    from finesweep.sweeps import driver_pid, make_folder, place_of
+
+    place = place_of(spec, results=results)
+    log = driver_log_path(place.artifact_dir)
+    make_folder(log.parent)
+    command = [sys.executable, "-m", "finesweep", *arguments]
+    if results is not None:
+        command.append(f"--results={results}")
+    if arguments[0] == "run":
+        command.append(f"--name={spec.name}")
+    with log.open("ab") as file:
+        began_at = file.tell()
+        driver = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, close_fds=True
+        )
+    while driver.poll() is None:
+        try:
+            if driver_pid(spec.name, url=place.url) == driver.pid:
+                click.echo(f"{spec.name} runs in the background, process {driver.pid}; log: {log}")
+                click.echo(f"See how it is:  finesweep status {spec.name}{database_hint(place.url)}")
+                return 0
+        except FinesweepError:
+            pass  # not in the database yet
+        time.sleep(0.2)
+    say(log.read_bytes()[began_at:].decode(errors="replace").rstrip())
+    return driver.returncode

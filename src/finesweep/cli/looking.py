@@ -1,0 +1,109 @@
+"""Verbs that look at results: status, logs, compare, export."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from finesweep.cli.talk import json_option, open_database, print_tables, results_option, trial_name
+from finesweep.errors import FinesweepError
+
+if TYPE_CHECKING:
+    from finesweep.results.frames import Results
+
+
+@click.command()
+@click.argument("sweep", required=False)
+@results_option
+@click.option("--metric", "metrics", multiple=True, help="Show another reported metric as a column.")
+@click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
+@json_option
+def status(sweep: str | None, results: str | None, metrics: tuple[str, ...], top: int | None, as_json: bool) -> None:
+    """List the sweeps of a results database, or one sweep's trials, best first."""
+    from finesweep.views.tables import leaderboard, sweeps_table
+
+    known = open_database(results)
+    table = sweeps_table(known) if sweep is None else leaderboard(known, sweep, metrics=metrics, top=top)
+    print_tables([table], as_json=as_json)
+
+
+@click.command()
+@click.argument("trial", metavar="SWEEP:NUMBER")
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added, until the trial has ended.")
+@results_option
+def logs(trial: str, follow: bool, results: str | None) -> None:
+    """Show what a trial printed and logged."""
+    from finesweep.layout import log_path
+
+    sweep, number = trial_name(trial)
+    known = open_database(results)
+    path = log_path(Path(known.provenance(sweep)["artifact_dir"]), number)
+    ended = _is_over(known, sweep, number)
+    if not path.exists() and not follow:
+        raise FinesweepError(f"trial {trial} has no log: {path} is not there. It may not have begun, or ran elsewhere.")
+    at = 0
+    while True:
+        if path.exists():
+            with path.open(encoding="utf-8", errors="replace") as file:
+                file.seek(at)
+                click.echo(file.read(), nl=False)
+                at = file.tell()
+        if not follow or ended:
+            return
+        time.sleep(0.5)
+        ended = _is_over(known, sweep, number)
+
+
+@click.command()
+@click.argument("sweep", nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write all trials to a .csv, .json, .parquet or .md file."
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@results_option
+@json_option
+def compare(
+    sweep: tuple[str, ...], top: int | None, output: Path | None, force: bool, results: str | None, as_json: bool
+) -> None:
+    """Compare the trials of one or several sweeps on their common parameters."""
+    from finesweep.views.compare import compare as gather
+    from finesweep.views.compare import comparison_tables
+
+    comparison = gather(open_database(results), sweep)
+    if output is None:
+        print_tables(comparison_tables(comparison, top=top), as_json=as_json)
+        return
+    from finesweep.export.table_file import export_table
+
+    trials = comparison.trials if top is None else comparison.trials.head(top)
+    export_table(trials, output, force=force)
+    click.echo(f"{output}: {len(trials)} trials.")
+
+
+@click.command()
+@click.argument("sweep", metavar="SWEEP[:NUMBER]")
+@click.option("--to", "target", type=click.Choice(["json"]), default="json", show_default=True, help="Format.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-best.json]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@results_option
+def export(sweep: str, target: str, output: Path | None, force: bool, results: str | None) -> None:
+    """Write a trial's configuration, by default the best one's, for production training."""
+    from finesweep.export.json_file import export_json
+    from finesweep.export.record import export_record
+
+    name, number = trial_name(sweep) if ":" in sweep else (sweep, None)
+    record = export_record(open_database(results), name, number)
+    path = output or Path(f"{name}-{'best' if number is None else number}.{target}")
+    export_json(record, path, force=force)
+    click.echo(str(path))
+
+
+def _is_over(known: Results, sweep: str, number: int) -> bool:
+    """Tell whether a trial's log will grow no more: it has ended, or nobody drives the sweep."""
+    from finesweep.sweeps import is_driven
+
+    return known.trial(sweep, number).state.is_final or not is_driven(sweep, url=known.url)
