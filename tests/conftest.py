@@ -71,13 +71,14 @@ def trial_events() -> Callable[..., list[Event]]:
         reason: str | None = None,
         configuration: Mapping[str, Any] = CONFIGURATION,
         metric: str = "accuracy",
+        facts: Mapping[str, Any] | None = None,
         others: Mapping[str, Sequence[float]] | None = None,
     ) -> list[Event]:
         names = dict.fromkeys(configuration, "{}")
         events: list[Event] = [
             TrialSuggested(number, configuration, configuration, names, Source.SAMPLER, {}, {}),
             AttemptStarted(number, 1),
-            AttemptDescribed(number, 1, {"device": "cpu"}),
+            AttemptDescribed(number, 1, {"device": "cpu", **(facts or {})}),
         ]
         for step, value in enumerate(values, 1):
             more = {name: by_report[step - 1] for name, by_report in (others or {}).items()}

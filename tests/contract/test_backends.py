@@ -71,7 +71,7 @@ def test_a_report_that_is_not_finite_ends_its_trial_as_diverged(
     make_backend(diverging).run(broker, no_tick)
     assert_whole(sweep, broker)
     record = sweep.history().trials[1]
-    assert (record.state, record.reason, record.value) == (TrialState.PRUNED, DIVERGED, None)
+    assert (record.state, record.reason, record.value) == (TrialState.PRUNED, f"{DIVERGED} at step 200", None)
     assert [report.step for report in record.reports] == [100, 200]
 
 

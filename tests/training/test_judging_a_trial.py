@@ -22,7 +22,7 @@ def test_patience_ends_a_trial_whole(bench: Any) -> None:
     set_up = bench(objective={"metric": "accuracy", "direction": "maximize"}, early_stopping_patience=2)
     result, told = set_up.run(**STANDING_STILL)
     assert result.ending is Ending.DONE
-    assert result.reason == "early stopping: accuracy was not bettered in 2 evaluations"
+    assert result.reason == "early stopping"
     assert [(report.step, report.final) for report in told.reports] == [(40, False), (80, False), (120, True)]
     assert result.artifacts == {"best": "trial-0007/attempt-1/best-40"}
 

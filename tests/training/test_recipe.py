@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_warmup_longer_than_the_trial_is_clamped_and_told(bench: Any, optimizer_
     _, told = bench().run(learning_rate=1e-3, batch_size=32, epochs=2, warmup_steps=1000)
     assert (told.facts["warmup_steps_asked"], told.facts["warmup_steps"]) == (1000, 4)
     assert optimizer_steps.learning_rates == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3])
+
+
+def test_the_log_begins_with_what_the_settings_come_to(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        _, told = bench(device_batch_size=4).run(batch_size=8, epochs=1, warmup_steps=1000)
+    n = told.facts["n_parameters"]
+    assert caplog.messages[0] == (
+        f"method full trains {n} of {n} parameters; batches of 8 (4 x 2) in 7 optimizer steps, 7 of 1000 warm-up steps"
+    )
 
 
 def test_weights_decay_but_biases_and_norms_do_not(bench: Any, optimizer_steps: Any) -> None:

@@ -56,6 +56,18 @@ TRIAL_COLUMNS = {  # then those of `objective_columns`, and one column for each 
     "reused_from": COUNT,  # the trial whose result it took over
     "started_at": MOMENT,
     "finished_at": MOMENT,
+    "n_trainable": COUNT,  # parameters that moved, of
+    "n_parameters": COUNT,
+    "device_batch_size": COUNT,  # rows on the device at once; times
+    "accumulation": COUNT,  # it is batch_size
+    "n_oom": COUNT,  # how often the device's memory ran out
+    "asked_warmup_steps": COUNT,
+    "effective_warmup_steps": COUNT,  # no more than the trial has steps
+}
+FACT_COLUMNS = {  # of TRIAL_COLUMNS, what the worker told -> the name it told it under
+    **{name: name for name in ("n_trainable", "n_parameters", "device_batch_size", "accumulation", "n_oom")},
+    "asked_warmup_steps": "warmup_steps_asked",
+    "effective_warmup_steps": "warmup_steps",
 }
 OBJECTIVE_PREFIX = "objective."  # keeps a metric apart from a parameter of the same name
 ON_FRONT = "on_front"  # COMPLETE, and no trial of its sweep beats it

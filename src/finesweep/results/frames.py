@@ -16,6 +16,7 @@ from finesweep.events import Configuration, Report, Source, TrialState, Value
 from finesweep.results.columns import (
     ARTIFACT_COLUMNS,
     ATTEMPT_COLUMNS,
+    FACT_COLUMNS,
     ON_FRONT,
     POINT_COLUMNS,
     SWEEP_COLUMNS,
@@ -37,7 +38,7 @@ from finesweep.spec.sweep import SweepSpec, read_sweep
 
 _TRIAL_FIELDS = (
     *("sweep_id", "number", "state", "value", "value_step", "reason", "source", "examples_seen"),
-    *("twin_of", "reused_from", "started_at", "finished_at", "configuration"),
+    *("twin_of", "reused_from", "started_at", "finished_at", "configuration", "facts"),
 )
 _POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
 
@@ -178,8 +179,10 @@ class Results:
         spent = _spent(connection, names)
         judged = objective_values(connection, chosen) if objectives else {}
         query = sa.select(*(trials.c[name] for name in _TRIAL_FIELDS))
+        stored = connection.execute(_of(query, trials, names)).all()
+        facts = {(row.sweep_id, row.number): row.facts for row in stored}
         rows = []
-        for row in connection.execute(_of(query, trials, names)):
+        for row in stored:
             n_attempts, duration_s = spent.get((row.sweep_id, row.number), (0, None))
             fixed = (
                 names[row.sweep_id],
@@ -187,6 +190,7 @@ class Results:
                 _shown_state(row.state, is_live=row.sweep_id in live),
                 *(row.value, row.value_step, row.reason, row.source, row.examples_seen),
                 *(duration_s, n_attempts, row.twin_of, row.reused_from, row.started_at, row.finished_at),
+                *_counts(facts[row.sweep_id, row.number if row.reused_from is None else row.reused_from]),
             )
             others = map(judged.get((row.sweep_id, row.number), {ON_FRONT: False}).get, objectives)
             rows.append((*fixed, *others, *map(row.configuration.get, parameters)))
@@ -231,6 +235,12 @@ class Results:
     def _is_live(self, sweep: sa.Row[Any]) -> bool:
         lease = lease_of(sweep)
         return lease is not None and lease.is_live(self.clock())
+
+
+def _counts(facts: Mapping[str, Any]) -> Iterable[int | None]:
+    """Give the fact columns: what the transformers trainer told. A trainer of the user's own may tell anything."""
+    told = (facts.get(key) for key in FACT_COLUMNS.values())
+    return (value if isinstance(value, int) else None for value in told)
 
 
 def _points(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:

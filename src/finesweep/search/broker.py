@@ -347,12 +347,12 @@ class TrialBroker:
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
-    def _complete(self, live: _Live, *before: Event) -> None:
+    def _complete(self, live: _Live, ended: AttemptEnded) -> None:
         step = step_of_value(live.values, self._spec.objective)
         if step is None:
-            self._fail(live, f'the trainer returned without reporting "{self._spec.objective.metric}"', *before)
+            self._fail(live, f'the trainer returned without reporting "{self._spec.objective.metric}"', ended)
             return
-        self._end(live, TrialState.COMPLETE, None, *before, values=live.values[step], value_step=step)
+        self._end(live, TrialState.COMPLETE, ended.result.reason, ended, values=live.values[step], value_step=step)
 
     def _fail(self, live: _Live, reason: str, *before: Event) -> None:
         self._end(live, TrialState.FAILED, reason, *before)

@@ -27,7 +27,7 @@ Values = tuple[float, ...]  # of all objectives, the leading one first
 
 # Why a trial is PRUNED.
 RUNG = "rung"
-DIVERGED = "diverged"
+DIVERGED = "diverged"  # and at which step
 BY_HAND = "by hand"
 
 
@@ -59,7 +59,7 @@ class Judge:
         storage = study._storage
         storage.set_trial_intermediate_value(trial_id, report.step, told_value(report, self._objectives))
         if is_diverged(report, self._objectives):
-            return DIVERGED
+            return f"{DIVERGED} at step {report.step}"
         if report.final:
             return None
         is_pruned = study.pruner.prune(study, storage.get_trial(trial_id))

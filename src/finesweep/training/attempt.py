@@ -149,7 +149,7 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         patience = settings.early_stopping_patience
         if patience is None or self._watched.n_without < patience:
             return False
-        self._reason = f"early stopping: {objective.metric} was not bettered in {patience} evaluations"
+        self._reason = "early stopping"
         return True
 
     def _report_divergence(self, optimizer_step: int) -> None:

@@ -108,6 +108,12 @@ def _train(
         attempt.go_on_from(checkpoint)
     last_step = end_step(grid, schedule)
     reporter.describe(_facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step))
+    _log.info(
+        "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
+        *(settings.method, trainer.trainable.n_trainable, trainer.trainable.n_total),
+        *(schedule.batch_size, schedule.device_batch_size, schedule.accumulation),
+        *(schedule.optimizer_steps, schedule.warmup_steps, schedule.warmup_asked),
+    )
     began_s = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)

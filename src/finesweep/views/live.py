@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class RunningTrial:
     last: float | None = None
     best: float | None = None
     device: str = ""
+    warmup: tuple[int, int] | None = None  # steps there are and steps asked for, where these are more
 
 
 @dataclass(slots=True)
@@ -108,6 +110,9 @@ class Picture:
         if trial is not None:
             trial.last_step = event.facts.get("last_step", trial.last_step)
             trial.device = str(event.facts.get("device", trial.device))
+            effective, asked = event.facts.get("warmup_steps"), event.facts.get("warmup_steps_asked")
+            if isinstance(effective, int) and isinstance(asked, int):
+                trial.warmup = (effective, asked) if effective != asked else None
 
     def _report(self, event: Reported) -> None:
         trial = self.running.get(event.number)
@@ -231,7 +236,7 @@ class TerminalView:
                 _value(trial.last),
                 _value(trial.best),
                 trial.device,
-                Text(configuration_text(trial.configuration)),
+                Text(configuration_text(trial.configuration) + _warmup_text(trial)),
             )
         return table
 
@@ -257,6 +262,7 @@ def counts_text(picture: Picture) -> str:
 
 def ending_text(picture: Picture, event: TrialFinished) -> str:
     """Say in a line how a trial ended."""
+    ended = picture.ended if picture.ended is not None and picture.ended.number == event.number else None
     if event.reused_from is not None:
         how = f"same configuration as trial {event.reused_from}, whose result it takes over ({event.state})"
     elif event.state is TrialState.COMPLETE:
@@ -265,17 +271,23 @@ def ending_text(picture: Picture, event: TrialFinished) -> str:
         how = f"COMPLETE {said} at step {event.value_step:,}"
         if event.number in picture.front:
             how += ", the best so far" if len(picture.objectives) == 1 else ", on the front"
+        how += f" ({event.reason})" if event.reason else ""
     else:
         how = f"{event.state} ({event.reason})"
-        ended = picture.ended
-        if ended is not None and ended.number == event.number and ended.last is not None:
+        if ended is not None and ended.last is not None and math.isfinite(ended.last):
             how += f" at step {ended.step:,} with {picture.objective.metric}={_value(ended.last)}"
-    configuration = picture.configurations.get(event.number, {})
-    return f"[{picture.n_ended}/{picture.n_trials}] trial {event.number} {how}: {configuration_text(configuration)}"
+    configuration = configuration_text(picture.configurations.get(event.number, {}))
+    warmup = _warmup_text(ended) if ended is not None else ""
+    return f"[{picture.n_ended}/{picture.n_trials}] trial {event.number} {how}: {configuration}{warmup}"
 
 
 def configuration_text(configuration: Mapping[str, object]) -> str:
     return " ".join(f"{name}={_value(value)}" for name, value in configuration.items())
+
+
+def _warmup_text(trial: RunningTrial) -> str:
+    """Say how much warm-up there is, where that is less than was asked for."""
+    return f" (warm-up {trial.warmup[0]:,} of {trial.warmup[1]:,} steps)" if trial.warmup else ""
 
 
 def _value(value: object) -> str:

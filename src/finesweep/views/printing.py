@@ -69,7 +69,7 @@ def duration_text(seconds: float | None) -> str:
 
 def _visible(table: Table) -> tuple[list[Column], list[list[str]]]:
     columns, cells = [], []
-    for column in table.columns:
+    for column in (column for column in table.columns if column.is_printed):
         values = [row[column.key] for row in table.rows]
         if not column.hidden_if_empty or any(value is not None for value in values):
             columns.append(column)

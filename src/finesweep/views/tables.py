@@ -13,10 +13,11 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
-from finesweep.results.columns import OBJECTIVE_PREFIX, ON_FRONT, TRIAL_COLUMNS, json_rows
+from finesweep.results.columns import FACT_COLUMNS, OBJECTIVE_PREFIX, ON_FRONT, TRIAL_COLUMNS, json_rows
 from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import values_text
 
+_WARMUP = "clamped_warmup"
 METRIC_PREFIX = "metrics."  # keeps a metric apart from a parameter of the same name
 
 Kind = Literal["text", "number", "duration", "mark"]
@@ -31,6 +32,7 @@ class Column:
     header: str
     kind: Kind = "number"
     hidden_if_empty: bool = False
+    is_printed: bool = True  # else for --json alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,21 @@ def trials_table(
         Column("value_step", "step"),
         *(Column(key, name) for key, name in zip(extra, metrics, strict=True)),
         *(Column(name, name) for name in parameters),
+        Column(_WARMUP, "warm-up", "text", hidden_if_empty=True),
         Column("examples_seen", "examples"),
         Column("duration_s", "time", "duration"),
         Column("reused_from", "reused from", hidden_if_empty=True),
         Column("reason", "reason", "text", hidden_if_empty=True),
+        *(Column(name, name, is_printed=False) for name in FACT_COLUMNS),
     )
-    return Table(columns, json_rows(frame[[column.key for column in columns]]))
+    rows = [{**row, _WARMUP: _clamped_text(row)} for row in json_rows(frame)]
+    return Table(columns, tuple({column.key: row[column.key] for column in columns} for row in rows))
+
+
+def _clamped_text(row: Mapping[str, Any]) -> str | None:
+    """Say how much of a trial's warm-up there was, where that is less than was asked for."""
+    asked, effective = row["asked_warmup_steps"], row["effective_warmup_steps"]
+    return None if asked == effective else f"{effective:,} of {asked:,}"
 
 
 def sweeps_table(results: Results) -> Table:

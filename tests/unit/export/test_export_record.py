@@ -56,9 +56,9 @@ def launch(writer: ResultsWriter, make_spec: Callable[..., SweepSpec]) -> Callab
 def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_events: Events) -> None:
     training = {"weight_decay": 0.01, "lr_scheduler_type": "cosine", "seed": 7}
     configuration = {"learning_rate": 3.2e-05, "batch_size": 16}
-    results = launch(
-        trial_events(0, [0.9, 0.8], configuration=configuration), trial_events(1, [0.2]), training=training
-    )
+    facts = {"warmup_steps_asked": 1000, "warmup_steps": 40, "device_batch_size": 4, "accumulation": 4}
+    best = trial_events(0, [0.9, 0.8], configuration=configuration, facts=facts)
+    results = launch(best, trial_events(1, [0.2]), training=training)
     record = export_record(results, "tickets")
     assert (record.sweep, record.trial, record.value, record.value_step) == ("tickets", 0, 0.9, 100)
     assert record.metrics == {"accuracy": 0.9, "loss": 1.0}
@@ -67,7 +67,7 @@ def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_e
     assert record.settings["lr_scheduler_type"] == "cosine"
     assert record.settings["epochs"] == 3
     assert record.seed == 7
-    assert record.facts == {"device": "cpu"}
+    assert record.facts == {"device": "cpu", **facts}
     assert record.model == {"name": "tiny", "fingerprint": "sha256:m"}
     assert record.data["train"] == "/data/train.jsonl"
     assert record.data["fingerprint"] == "sha256:d"

@@ -20,6 +20,7 @@ from finesweep.events import (
     Report,
     Reported,
     Source,
+    TrialFinished,
     TrialInterrupted,
     TrialState,
     TrialSuggested,
@@ -83,11 +84,22 @@ def test_columns_and_types_do_not_depend_on_the_rows(
     assert empty[0] == TRIAL_COLUMNS | PARAMETERS
 
 
+FACTS = {
+    "n_trainable": 12,
+    "n_parameters": 345,
+    "device_batch_size": 4,
+    "accumulation": 4,
+    "n_oom": 2,
+    "warmup_steps_asked": 200,
+    "warmup_steps": 40,
+}
+
+
 def test_trials_hold_state_value_and_parameters(
     writer: ResultsWriter, results: Results, make_spec: Specs, trial_events: Events, now: list[float]
 ) -> None:
     writer.create_sweep(make_spec(), grid=GRID, provenance={})
-    events = trial_events(0)
+    events = trial_events(0, facts=FACTS)
     listener = writer.listener("tickets")
     listener(events[:3])
     now[0] += 5
@@ -108,6 +120,13 @@ def test_trials_hold_state_value_and_parameters(
         "reused_from": None,
         "started_at": "1970-01-01T00:16:40+00:00",
         "finished_at": "1970-01-01T00:16:45+00:00",
+        "n_trainable": 12,
+        "n_parameters": 345,
+        "device_batch_size": 4,
+        "accumulation": 4,
+        "n_oom": 2,
+        "asked_warmup_steps": 200,
+        "effective_warmup_steps": 40,
         "learning_rate": 3.2e-05,
         "batch_size": 16,
         "scheduler": "cosine",
@@ -244,3 +263,22 @@ def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: py
     open_writer("finesweep.db").close()
     assert [path.name for path in tmp_path.iterdir()] == ["finesweep.db"]
     assert open_results().sweeps().empty
+
+
+def test_a_result_taken_over_has_the_facts_of_the_trial_it_came_from(
+    writer: ResultsWriter, results: Results, make_spec: Specs, trial_events: Events
+) -> None:
+    writer.create_sweep(make_spec(), grid=GRID, provenance={})
+    twin = TrialSuggested(1, {}, {}, {}, Source.SAMPLER, {}, {}, twin_of=0)
+    writer.listener("tickets")([*trial_events(0, facts=FACTS), twin])
+    writer.listener("tickets")([TrialFinished(1, TrialState.COMPLETE, None, 0.75, 200, reused_from=0)])
+    assert list(results.trials()["effective_warmup_steps"]) == [40, 40]
+
+
+def test_what_a_trainer_of_the_users_own_calls_like_our_facts_does_no_harm(
+    writer: ResultsWriter, results: Results, make_spec: Specs, trial_events: Events
+) -> None:
+    writer.create_sweep(make_spec(), grid=GRID, provenance={})
+    writer.listener("tickets")(trial_events(0, facts={"n_trainable": "all of them", "warmup_steps": [1, 2]}))
+    (row,) = json_rows(results.trials())
+    assert (row["n_trainable"], row["effective_warmup_steps"]) == (None, None)

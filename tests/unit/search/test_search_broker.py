@@ -142,6 +142,14 @@ def test_a_stopped_trial_is_told_to_stop_whatever_it_asks(make_desk: MakeDesk) -
     assert desk.events == before
 
 
+def test_a_complete_trial_tells_why_it_ended_early(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    trial = desk.next()
+    desk.report(trial.number, 100, 0.5, final=True)
+    desk.finish(trial.number, Ending.DONE, "early stopping")
+    assert (desk.state(trial.number), desk.outcome(trial.number).reason) == (TrialState.COMPLETE, "early stopping")
+
+
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize(
     "metrics",
@@ -153,7 +161,7 @@ def test_a_report_that_is_not_finite_diverges(make_desk: MakeDesk, metrics: dict
     desk.report(trial.number, 100, 0.5)
     assert desk.broker.report(trial.number, Report(200, metrics, 200, final=True)) is Decision.STOP
     outcome = desk.outcome(trial.number)
-    assert (outcome.state, outcome.reason) == (TrialState.PRUNED, DIVERGED)
+    assert (outcome.state, outcome.reason) == (TrialState.PRUNED, f"{DIVERGED} at step 200")
     assert (outcome.value, outcome.value_step) == (None, None)
     assert desk.heard(Reported)[-1].report.metrics == metrics  # as it was measured
     worst = -math.inf if direction == "maximize" else math.inf
@@ -346,7 +354,7 @@ def test_a_pruned_result_is_taken_over_and_a_failed_one_is_not(make_desk: MakeDe
     desk.finish(again.number, Ending.STOPPED)
     assert desk.broker.suggest() is NoTrial.EXHAUSTED
     assert {(event.state, event.reason, event.reused_from) for event in desk.heard(TrialFinished)[2:]} == {
-        (TrialState.PRUNED, DIVERGED, again.number)
+        (TrialState.PRUNED, f"{DIVERGED} at step 100", again.number)
     }
 
 

@@ -57,7 +57,7 @@ def test_any_objective_or_loss_that_is_not_finite_diverges(make_desk: MakeDesk, 
     trial = desk.next()
     desk.report(trial.number, 100, 0.5, size=1.0)
     assert desk.broker.report(trial.number, Report(200, metrics, 200)) is Decision.STOP
-    assert (desk.state(0), desk.outcome(0).reason) == (TrialState.PRUNED, DIVERGED)
+    assert (desk.state(0), desk.outcome(0).reason) == (TrialState.PRUNED, f"{DIVERGED} at step 200")
     assert desk.outcome(0).values == ()
     seen = desk.broker.study.trials[0]
     assert (seen.state, seen.values, seen.intermediate_values) == (OptunaState.PRUNED, None, {})

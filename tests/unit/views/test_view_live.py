@@ -75,6 +75,26 @@ def test_every_ending_is_a_line(plain: PlainView, lines: list[str], trial_events
     ]
 
 
+def test_an_early_end_and_divergence_say_so(plain: PlainView, lines: list[str], trial_events: Events) -> None:
+    plain(trial_events(0, (0.5,), reason="early stopping", configuration=SHORT))
+    reason = "diverged at step 200"
+    plain(trial_events(1, (0.5, math.nan), state=TrialState.PRUNED, reason=reason, configuration=SHORT))
+    configuration = "batch_size=16 learning_rate=3.2e-05"
+    assert lines == [
+        f"[1/4] trial 0 COMPLETE accuracy=0.5 at step 100, the best so far (early stopping): {configuration}",
+        f"[2/4] trial 1 PRUNED (diverged at step 200): {configuration}",
+    ]
+
+
+@pytest.mark.parametrize(("effective", "told"), [(4, " (warm-up 4 of 1,000 steps)"), (1000, "")])
+def test_less_warmup_than_asked_is_told(
+    plain: PlainView, lines: list[str], trial_events: Events, effective: int, told: str
+) -> None:
+    facts = {"warmup_steps_asked": 1000, "warmup_steps": effective}
+    plain(trial_events(0, (0.5,), configuration={"warmup_steps": 1000}, facts=facts))
+    assert lines == [f"[1/4] trial 0 COMPLETE accuracy=0.5 at step 100, the best so far: warmup_steps=1000{told}"]
+
+
 def test_a_result_taken_over_is_told_and_not_counted(plain: PlainView, lines: list[str], trial_events: Events) -> None:
     plain(trial_events(0, (0.5,), configuration=SHORT))
     plain([TrialSuggested(1, SHORT, SHORT, {}, Source.SAMPLER, {}, {}, twin_of=0)])

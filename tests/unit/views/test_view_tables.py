@@ -23,6 +23,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.results.columns import FACT_COLUMNS
 from finesweep.results.frames import Results, open_results
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
@@ -87,7 +88,27 @@ def test_rows_are_json(results: Results) -> None:
         "duration_s": 0.0,
         "reused_from": None,
         "reason": None,
+        "clamped_warmup": None,
+        **dict.fromkeys(FACT_COLUMNS),
     }
+
+
+def test_warmup_is_a_column_where_some_trial_had_less_than_asked(
+    writer: ResultsWriter, make_spec: Specs, trial_events: Events
+) -> None:
+    writer.create_sweep(make_spec(), grid=Grid("examples", 100, 1000), provenance={})
+    for number, effective in enumerate((1000, 1000, 40)):
+        writer.listener("tickets")(
+            trial_events(number, facts={"warmup_steps_asked": 1000, "warmup_steps": effective, "n_trainable": 5})
+        )
+    everything = leaderboard(open_results(writer.url), "tickets")
+    as_asked = Table(everything.columns, everything.rows[:2])
+    assert "warm-up" not in plain_text(as_asked)
+    header, *_, last = plain_text(everything).splitlines()
+    assert last[header.index("warm-up") :].startswith("40 of 1,000  ")
+    assert "n_trainable" not in header
+    row = everything.rows[2]
+    assert (row["asked_warmup_steps"], row["effective_warmup_steps"], row["n_trainable"]) == (1000, 40, 5)
 
 
 def test_plain_text_is_aligned_and_free_of_controls(results: Results) -> None:
