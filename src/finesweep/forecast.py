@@ -21,6 +21,8 @@ class Measured(Protocol):
     @property
     def eval_s_per_example(self) -> float: ...
     @property
+    def generation_s(self) -> float: ...
+    @property
     def peak_memory_gib(self) -> float: ...
 
 
@@ -33,9 +35,8 @@ def forecast(spec: SweepSpec, measured: Measured, slots: Slots | None) -> list[s
     grid = plan_grid(spec, n_train_rows=measured.n_train_rows)
     examples = largest(spec, "epochs") * measured.n_train_rows
     n_reports = 100 / grid.every if grid.unit == "progress" else examples / grid.every
-    trial_s = examples * measured.train_s_per_example + (
-        (n_reports + 1) * measured.n_validation_rows * measured.eval_s_per_example
-    )
+    report_s = measured.n_validation_rows * measured.eval_s_per_example + measured.generation_s
+    trial_s = examples * measured.train_s_per_example + (n_reports + 1) * report_s
     lines = [f"memory: {measured.peak_memory_gib:.2f} GiB", f"longest trial: {_time(trial_s)}"]
     total_s = spec.budget.trials * trial_s
     if slots is None:

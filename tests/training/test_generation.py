@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from finesweep.errors import DataError, EvaluationError
 from finesweep.events import Decision, Ending, Grid
@@ -201,3 +202,24 @@ def test_a_scorer_that_fails_is_named(set_up: Any) -> None:
         EvaluationError, match=r"evaluation.generation.scorers.length: finesweep.layout:driver_log_path"
     ):
         set_up(evaluation={"generation": {"rows": 2, "max_new_tokens": 2, "scorers": own}}).run()
+
+
+def test_fewer_rows_are_written_at_once_where_memory_runs_out(set_up: Any) -> None:
+    """The device holds two rows in evaluation, however long they are."""
+    _, unhindered = set_up().run(batch_size=2, epochs=1)
+    at_once: list[int] = []
+
+    def fill_memory(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if not module.training and isinstance(module, torch.nn.Embedding):
+            at_once.append(len(args[0]))
+            if len(args[0]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    handle = register_module_forward_pre_hook(fill_memory)
+    try:
+        _, told = set_up().run(batch_size=2, epochs=1)
+    finally:
+        handle.remove()
+    assert {6, 4, 2} <= set(at_once)
+    for one, other in zip(unhindered.reports, told.reports, strict=True):
+        assert one.metrics == pytest.approx(other.metrics)

@@ -112,6 +112,14 @@ def test_smoke_takes_the_largest_shape(make_spec: Any, tmp_path: Path) -> None:
     assert 0.1 < result.peak_memory_gib < 64
 
 
+def test_smoke_tells_what_generating_takes_apart(make_spec: Any, tmp_path: Path, tied_llama: Path) -> None:
+    generation = {"rows": 4, "max_new_tokens": 3}
+    generative = {"model": tied_llama, "task": "causal-lm"}
+    result = smoke(make_spec(**generative, evaluation={"generation": generation}), cache_dir=tmp_path)
+    assert result.generation_s > 0 < result.eval_s_per_example
+    assert smoke(make_spec(**generative), cache_dir=tmp_path).generation_s == 0
+
+
 def test_smoke_tells_how_many_rows_fit_the_memory(make_spec: Any, tmp_path: Path) -> None:
     with a_device_of(most_rows=8):
         result = smoke(make_spec(parameters=BATCHES), cache_dir=tmp_path)

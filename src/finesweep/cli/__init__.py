@@ -56,6 +56,7 @@ for verb in (
     life.delete,
     looking.status,
     looking.logs,
+    looking.samples,
     looking.compare,
     looking.export,
 ):

@@ -1,7 +1,8 @@
-"""Verbs that look at results: status, logs, compare, export."""
+"""Verbs that look at results: status, logs, samples, compare, export."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,19 @@ def logs(trial: str, follow: bool, results: str | None) -> None:
             return
         time.sleep(0.5)
         ended = _is_over(known, sweep, number)
+
+
+@click.command()
+@click.argument("trial", metavar="SWEEP:NUMBER")
+@click.option("--step", type=click.IntRange(min=0), help="Show those of another report.")
+@results_option
+@json_option
+def samples(trial: str, step: int | None, results: str | None, as_json: bool) -> None:
+    """Show what a trial's model wrote at the report that it is judged by, or at its latest."""
+    from finesweep.views.samples import read_samples, samples_text
+
+    rows = read_samples(open_database(results), *trial_name(trial), step=step)
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else samples_text(rows))
 
 
 @click.command()

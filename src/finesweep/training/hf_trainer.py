@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import Any
 
 import datasets
@@ -43,6 +44,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         self._scores: dict[str, float] = {}
         self._prompts_at_once = _PROMPTS_AT_ONCE if scoring.writing else 1
         self.samples: list[Sample] = []  # of the last score
+        self.generation_s = 0.0  # that the last score took to generate
         self._loss: torch.Tensor | None = None
 
     def compute_loss(self, model: Model, *args: Any, **options: Any) -> Any:
@@ -134,7 +136,9 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
             self._scores |= dict.fromkeys(writing.metric_names, math.nan)
             self.samples = []
             return
+        began_s = time.perf_counter()
         scores, self.samples = writing.judge(self.model, rows_at_once=self._prompts_at_once)
+        self.generation_s = time.perf_counter() - began_s
         self._scores |= scores
 
     def _score_rows(self, prediction: transformers.EvalPrediction) -> dict[str, float]:

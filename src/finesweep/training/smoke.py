@@ -49,6 +49,7 @@ class SmokeResult:
     n_validation_rows: int
     train_s_per_example: float
     eval_s_per_example: float
+    generation_s: float  # of each evaluation, where what the model writes is judged
     peak_memory_gib: float  # of the device; on a CPU of the whole process
 
 
@@ -91,6 +92,7 @@ def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder
         shared,
         train=_full_rows(shared.train, settings.batch_size, spec.data.max_length),
         validation=_full_rows(shared.validation, n_eval_rows, spec.data.max_length),
+        scoring=replace(shared.scoring, metrics=()),  # the user's own may want more rows than these
     )
     trainer = set_up(settings, schedule, spec=spec, shared=full, folder=folder)
     clock = _StepClock(trainer)
@@ -110,7 +112,8 @@ def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder
         n_train_rows=len(shared.train),
         n_validation_rows=len(shared.validation),
         train_s_per_example=clock.step_s / settings.batch_size,
-        eval_s_per_example=eval_s / n_eval_rows,
+        eval_s_per_example=(eval_s - trainer.generation_s) / n_eval_rows,
+        generation_s=trainer.generation_s,
         peak_memory_gib=_peak_memory_gib(trainer.args.device),
     )
 
