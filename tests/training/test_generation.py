@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from finesweep.layout import samples_path
 from finesweep.spec.sweep import DataSpec, Generation
 from finesweep.training.generation import Question, Writing, keep_questions, load_writing, write
 from finesweep.training.own_metrics import OwnMetric
+from finesweep.training.prepare import prepare
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }} {{ m.content }} [EOS] {% endfor %}"
@@ -223,3 +225,12 @@ def test_fewer_rows_are_written_at_once_where_memory_runs_out(set_up: Any) -> No
     assert {6, 4, 2} <= set(at_once)
     for one, other in zip(unhindered.reports, told.reports, strict=True):
         assert one.metrics == pytest.approx(other.metrics)
+
+
+def test_rouge_is_asked_for_before_any_trial(
+    make_spec: Any, tied_llama: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score", None)  # as where it is not installed
+    spec = make_spec(model=tied_llama, task="causal-lm", evaluation=GENERATION)
+    with pytest.raises(EvaluationError, match=r'pip install "finesweep\[rouge\]"'):
+        prepare(spec, cache_dir=cache_dir)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from finesweep.errors import EvaluationError
+from finesweep.errors import EvaluationError, FunctionError
 from finesweep.events import Ending
+from finesweep.training.prepare import prepare
 
 MODULE = """
 import numpy as np
@@ -53,3 +54,9 @@ def test_divergence_is_told_of_them_too(bench: Any, module: str) -> None:
     _, told = set_up.run(learning_rate=1e30, batch_size=8)
     assert math.isnan(told.reports[0].metrics["right"])
     assert not math.isfinite(told.reports[0].metrics["loss"])
+
+
+def test_one_that_is_not_there_is_found_before_any_trial(make_spec: Any, cache_dir: Path, module: str) -> None:
+    spec = make_spec(evaluation={"metrics": {"cost": f"{module}:share_rihgt"}})
+    with pytest.raises(FunctionError, match=r"evaluation\.metrics\.cost: .*share_right"):
+        prepare(spec, cache_dir=cache_dir)

@@ -112,7 +112,10 @@ def columns_of(data: DataSpec, task: Task) -> dict[str, str]:
 
 
 class Generation(Model):
-    """Judge a causal model by what it writes: the same few validation rows for all trials, greedily."""
+    """Judge a causal model by what it writes: the same few validation rows for all trials, greedily.
+
+    A scorer is given two lists of texts: what was written, and what the rows say.
+    """
 
     rows: Int = Field(default=32, ge=1)
     max_new_tokens: Int = Field(default=64, ge=1)
@@ -121,7 +124,18 @@ class Generation(Model):
 
 
 class Evaluation(Model):
-    """How trials are judged beside the metrics of the task."""
+    """How trials are judged beside the metrics of the task.
+
+    A metric of one's own is given two numpy arrays with one entry for each validation row:
+
+    - classification: probabilities (rows, classes), numbers of classes (rows,), counted in the sorted order of labels
+    - multi-label-classification: probabilities (rows, classes), 0 or 1 (rows, classes)
+    - regression: outputs (rows,), numbers (rows,)
+    - causal-lm: (rows, [summed negative log likelihood, tokens, tokens predicted right]), and the tokens that bear loss
+      (rows, longest), -100 at other places
+
+    It returns a number, NaN where there is none to give. Of a model whose loss is not finite it is not asked.
+    """
 
     metrics: Mapping[str, Function] = {}  # metric -> function(predictions, labels) -> number
     generation: Generation | None = None  # causal-lm

@@ -24,6 +24,7 @@ from finesweep.training.encoding import EncodedRow, encode_completion, encode_la
 from finesweep.training.generation import keep_questions
 from finesweep.training.models import load_tokenizer, max_positions, resolve_model
 from finesweep.training.rows import Label, Rows, class_labels, read_split
+from finesweep.training.scoring import Scoring, load_scoring
 from finesweep.training.whole_folder import write_whole
 
 LAYOUT = 2  # raise it when the cached files change their meaning
@@ -40,10 +41,14 @@ class Prepared:
     model_fingerprint: str
     notes: tuple[str, ...]  # what a user should know of the data, one line each
     folder: Path
+    scoring: Scoring
 
 
 def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
-    """Check the data and tokenise it unless that is done already. Raises DataError or ModelError."""
+    """Check the data and tokenise it unless that is done already; find all that trials are judged by.
+
+    Raises DataError, ModelError, FunctionError or EvaluationError.
+    """
     quiet()
     source = resolve_model(spec.model.name, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
@@ -70,6 +75,7 @@ def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
         model_fingerprint=source.fingerprint,
         notes=tuple(summary["notes"]),
         folder=folder,
+        scoring=load_scoring(spec, tokenizer, prepared_dir=folder, max_positions=most),
     )
 
 

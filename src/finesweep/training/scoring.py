@@ -16,7 +16,6 @@ from finesweep.spec.sweep import TransformersSweep
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.functions import load_function
 from finesweep.training.generation import Writing, load_writing
-from finesweep.training.models import ModelSource, max_positions
 from finesweep.training.own_metrics import OwnMetric
 from finesweep.training.tasks import TaskKind, task_kind
 
@@ -39,7 +38,9 @@ class Scoring:
         return scores
 
 
-def load_scoring(spec: TransformersSweep, source: ModelSource, *, prepared_dir: Path, tokenizer: Tokenizer) -> Scoring:
+def load_scoring(
+    spec: TransformersSweep, tokenizer: Tokenizer, *, prepared_dir: Path, max_positions: int | None
+) -> Scoring:
     """Import the functions that a sweep names and choose what its models are asked.
 
     Raises FunctionError, EvaluationError or DataError.
@@ -54,7 +55,7 @@ def load_scoring(spec: TransformersSweep, source: ModelSource, *, prepared_dir: 
         data=spec.data,
         folder=prepared_dir,
         tokenizer=tokenizer,
-        max_positions=max_positions(source, tokenizer),
+        max_positions=max_positions,
     )
     return Scoring(task_kind(spec.task), metrics, writing)
 

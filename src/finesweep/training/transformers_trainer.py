@@ -22,7 +22,6 @@ from finesweep.training.memory import forget_trial
 from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
-from finesweep.training.scoring import load_scoring
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
         base_model=BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer),
         train=load_split(prepared, "train"),
         validation=load_split(prepared, "validation"),
-        scoring=load_scoring(spec, source, prepared_dir=prepared.folder, tokenizer=tokenizer),
+        scoring=prepared.scoring,
     )
 
 
