@@ -68,3 +68,8 @@ class ResourcesError(FinesweepError):
 
 class ExportError(FinesweepError):
     pass
+
+
+def first_line(error: Exception) -> str:
+    """Return what a library said, without the pages that may follow."""
+    return str(error).strip().split("\n")[0]

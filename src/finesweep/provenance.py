@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "finesweep", "optuna", "ray", "torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy", "pandas",
+    "finesweep", "optuna", "ray", "torch", "transformers", "datasets", "peft", "accelerate", "tokenizers", "numpy",
+    "pandas",
 )  # fmt: skip
 
 

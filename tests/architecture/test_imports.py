@@ -12,7 +12,7 @@ import pytest
 import finesweep
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "ray", "transformers", "optuna", "datasets", "pandas", "sqlalchemy", "numpy")
+HEAVY = ("torch", "ray", "transformers", "peft", "optuna", "datasets", "pandas", "sqlalchemy", "numpy")
 
 
 def modules_after(code: str, cwd: Path) -> list[str]:

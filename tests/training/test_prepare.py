@@ -14,8 +14,9 @@ import pytest
 import transformers
 
 from finesweep.errors import DataError
-from finesweep.spec.sweep import SweepSpec
-from finesweep.training.models import load_tokenizer, max_positions, resolve_model
+from finesweep.spec.sweep import ModelSpec, SweepSpec
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import load_tokenizer, max_positions
 from finesweep.training.prepare import Prepared, load_split, prepare
 
 MakeSpec = Callable[..., SweepSpec]
@@ -161,7 +162,7 @@ def test_rows_longer_than_the_model_can_place_are_refused_before_anything_is_rea
 def test_how_many_tokens_a_model_can_place(tmp_path: Path, config: Any, fits: int | None, tokenizer: Any) -> None:
     config.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    told = load_tokenizer(source := resolve_model(str(tmp_path), cache_dir=tmp_path))
+    told = load_tokenizer(source := resolve_model(ModelSpec(name=str(tmp_path)), cache_dir=tmp_path))
     told.model_max_length = 32
     assert max_positions(source, told) == fits
 

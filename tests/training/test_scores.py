@@ -48,12 +48,11 @@ def score(
     if broken is not None:
         model.get_input_embeddings().weight.data[broken] = math.nan
     trainer = SweepTrainer(
-        model=model,
         args=transformers.TrainingArguments(
             output_dir=str(folder), per_device_eval_batch_size=batch_size, use_cpu=True, report_to="none", **arguments
         ),
         scoring=Scoring(task_kind(task)),
-        trainable=Trainable(frozenset(), 0, 0, ()),
+        trainable=Trainable(model, names=frozenset(), n_trainable=0, n_total=0, frozen_modules=()),
         eval_dataset=rows_for(task, 11),
         data_collator=collator(0),
     )

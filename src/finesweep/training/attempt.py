@@ -200,7 +200,7 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
             self._trainer.model,
             self._tokenizer,
             self._trainer.trained_weights(),
-            reference=self._spec.model.name,
+            model_spec=self._spec.model,
             task=self._spec.task,
             step=step,
             value=value,

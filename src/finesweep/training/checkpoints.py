@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
 from finesweep.layout import trial_dir
-from finesweep.spec.sweep import Task
+from finesweep.spec.sweep import ModelSpec, Task
+from finesweep.training.adapters import ADAPTERS, is_adapted, load_adapters, save_adapters
 from finesweep.training.encoding import Tokenizer, pad_id_of
 from finesweep.training.judging import Watched
-from finesweep.training.models import Model, load_model, resolve_model
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import Model, load_model
 from finesweep.training.tasks import task_kind
 from finesweep.training.whole_folder import write_whole
 
@@ -134,23 +136,30 @@ class TrialFolder:
         tokenizer: Tokenizer,
         trained: Mapping[str, Any],
         *,
-        reference: str,
+        model_spec: ModelSpec,
         task: Task,
         step: int,
         value: float,
     ) -> Path:
-        """Keep the weights as they are now, not those kept before. A model trained whole is a plain model folder."""
+        """Keep the weights as they are now, not those kept before.
+
+        A model trained whole is a plain model folder, adapters are an adapter folder as peft writes it. Of a head and
+        blocks only these are kept, for `load_trained`: the frozen rest would be most of a copy of the model each trial.
+        """
         path = self.attempt_path / f"best-{step}"
-        is_whole = len(trained) == len(list(model.named_parameters()))
 
         def fill(folder: Path) -> None:
-            if is_whole:
+            if is_adapted(model):
+                save_adapters(model, folder)
+            elif len(trained) == len(list(model.named_parameters())):
                 model.save_pretrained(folder)
             else:
                 model.config.save_pretrained(folder)
                 save_file(_contiguous(trained), folder / _TRAINED)
             tokenizer.save_pretrained(folder)
-            facts = {"step": step, "value": value, "task": task, "model": reference}
+            labels = list(model.config.id2label.values())
+            loaded_from = model_spec.model_dump(mode="json")
+            facts = {"step": step, "value": value, "task": task, "labels": labels, "model": loaded_from}
             (folder / _BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
         write_whole(path, fill)
@@ -177,17 +186,18 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
         facts = json.loads((folder / _BEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{folder} holds no weights of a trial ({error.strerror}). Name a best-… folder.") from error
-    kind = task_kind(facts["task"])
-    if not (folder / _TRAINED).exists():
-        return kind.model_class.from_pretrained(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    labels = [config.id2label[i] for i in sorted(config.id2label)]
-    source = resolve_model(facts["model"], cache_dir=cache_dir)
-    model, _ = load_model(source, task=facts["task"], labels=labels, pad_id=pad_id_of(tokenizer), seed=0)
+    is_partial, has_adapters = (folder / _TRAINED).exists(), (folder / ADAPTERS).exists()
+    if not is_partial and not has_adapters:
+        return task_kind(facts["task"]).model_class.from_pretrained(folder)
+    spec = ModelSpec.model_validate(facts["model"])
+    pad_id = pad_id_of(transformers.AutoTokenizer.from_pretrained(folder))
+    source = resolve_model(spec, cache_dir=cache_dir)
+    model, _ = load_model(source, task=facts["task"], labels=facts["labels"], pad_id=pad_id, seed=0)
+    if has_adapters:
+        return load_adapters(model, folder)
     _, unknown = model.load_state_dict(load_file(folder / _TRAINED), strict=False)
     if unknown:
-        raise ModelError(f"{folder} does not fit the model {facts['model']}: it has no {', '.join(sorted(unknown))}.")
+        raise ModelError(f"{folder} does not fit the model {spec.name}: it has no {', '.join(sorted(unknown))}.")
     return model
 
 

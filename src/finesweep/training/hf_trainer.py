@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from finesweep.errors import ResourcesError
+from finesweep.training.adapters import is_idle
 from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance
 from finesweep.training.memory import give_back_memory, is_out_of_memory
@@ -34,6 +35,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def __init__(self, *, scoring: Scoring, trainable: Trainable, **options: Any) -> None:
         super().__init__(
+            model=trainable.model,
             compute_loss_func=self._mean_loss,
             compute_metrics=self._score_rows,
             preprocess_logits_for_metrics=scoring.kind.row_statistics,
@@ -151,4 +153,5 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def model_mib(self) -> float:
         """Return what all weights take, as they are held."""
-        return float(sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20)
+        weights = (p for name, p in self.model.named_parameters() if not is_idle(name))
+        return float(sum(p.numel() * p.element_size() for p in weights) / 2**20)

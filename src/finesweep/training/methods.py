@@ -1,4 +1,4 @@
-"""Which weights move: all of them, or a task head with the last blocks before it.
+"""Which weights move: all of them, a task head with the last blocks before it, or adapters beside them.
 
 In: a model copy, settings. Out: gradients switched on or off, and what must stay in evaluation mode. It must not know
 data or optimizers.
@@ -6,47 +6,81 @@ data or optimizers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from finesweep.errors import ModelError
-from finesweep.spec.sweep import TrainingSpec
+from finesweep.spec.sweep import Task, TrainingSpec
+from finesweep.training.adapters import add_adapters, is_idle
 from finesweep.training.models import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
+    model: Model  # with adapters, the one that wraps the copy
     names: frozenset[str]
     n_trainable: int
     n_total: int
     frozen_modules: tuple[nn.Module, ...]  # whose dropout must stay off: no parameter of theirs moves
 
 
-def apply_method(model: Model, settings: TrainingSpec, *, fresh_parameters: frozenset[str]) -> Trainable:
+def apply_method(model: Model, settings: TrainingSpec, *, task: Task, fresh_parameters: frozenset[str]) -> Trainable:
     """Switch gradients on for what the method trains. Raises ModelError where that is nothing or cannot be told."""
-    if settings.method == "full":
-        split = _Split(names=frozenset(name for name, _ in model.named_parameters()), earlier=frozenset())
-    elif settings.unfrozen_layers == 0:
-        split = _at_head(model)
-    else:
-        split = _at_block(model, settings.unfrozen_layers)
-    names = split.names | fresh_parameters
-    if not names:
-        raise ModelError(
-            "method feature-extraction with unfrozen_layers 0 trains the head alone, but the head of this model is its "
-            "embedding matrix, which stays frozen. Set unfrozen_layers to 1 or more, or use method full."
-        )
-    n_trainable = n_total = 0
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-        n_total += parameter.numel()
-        n_trainable += parameter.numel() if name in names else 0
-    return Trainable(names, n_trainable, n_total, tuple(_frozen_modules(model, names, split.earlier)))
+    match settings.method:
+        case "lora":
+            return _trainable(add_adapters(model, settings, task=task, fresh_parameters=fresh_parameters))
+        case "full":
+            return _trainable(model.requires_grad_(True))
+        case "feature-extraction":
+            split = split_model(model, settings.unfrozen_layers)
+            names = split.names | fresh_parameters
+            if not names:
+                raise ModelError(NO_HEAD)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in names)
+            return _trainable(model, frozen_modules=_frozen_modules(model, names, split.earlier))
 
 
-def find_blocks(model: Model) -> nn.ModuleList:
+NO_HEAD = (
+    "method feature-extraction with unfrozen_layers 0 trains the head alone, but the head of this model is its "
+    "embedding matrix, which stays frozen. Set unfrozen_layers to 1 or more, or use another method."
+)
+
+
+def _trainable(model: Model, *, frozen_modules: Sequence[nn.Module] = ()) -> Trainable:
+    weights = {name: parameter for name, parameter in model.named_parameters() if not is_idle(name)}
+    moving = {name: parameter for name, parameter in weights.items() if parameter.requires_grad}
+    return Trainable(
+        model,
+        names=frozenset(moving),
+        n_trainable=sum(map(_n_weights, moving.values())),
+        n_total=sum(map(_n_weights, weights.values())),
+        frozen_modules=tuple(frozen_modules),
+    )
+
+
+def _n_weights(parameter: nn.Parameter) -> int:
+    """Count what a parameter stands for: bitsandbytes packs two weights of 4 bits into a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int((parameter if packed is None else packed).shape.numel())
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where a model is cut: the parameters that move, and the modules (by id) that run before any of them."""
+
+    names: frozenset[str]
+    earlier: frozenset[int]
+
+
+def split_model(model: Model, unfrozen_layers: int) -> Split:
+    return _at_head(model) if unfrozen_layers == 0 else _at_block(model, unfrozen_layers)
+
+
+def find_blocks(model: Model, *, at_least: int = 1) -> nn.ModuleList:
     """Return the list of a model's transformer blocks: the longest there is, the first of equals."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
@@ -54,38 +88,31 @@ def find_blocks(model: Model) -> nn.ModuleList:
             f"the blocks of a {type(model).__name__} cannot be found, so unfrozen_layers has no meaning for it. "
             "Set it to 0 or use method full."
         )
-    return max(lists, key=len)
+    blocks = max(lists, key=len)
+    if at_least > len(blocks):
+        raise ModelError(
+            f"unfrozen_layers: {at_least} exceeds the {len(blocks)} blocks of the model. Use at most {len(blocks)}, or "
+            "method full."
+        )
+    return blocks
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """Where a model is cut: the parameters that move, and the modules (by id) that run before any of them."""
-
-    names: frozenset[str]
-    earlier: frozenset[int]
-
-
-def _at_head(model: Model) -> _Split:
+def _at_head(model: Model) -> Split:
     """Cut between the pre-trained body and what stands outside it. A head tied to the embeddings is of the body."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
-    return _Split(
+    return Split(
         names=frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in body),
         earlier=frozenset(id(module) for module in model.base_model.modules()),
     )
 
 
-def _at_block(model: Model, n_blocks: int) -> _Split:
+def _at_block(model: Model, n_blocks: int) -> Split:
     """Cut before the last `n_blocks` blocks; what runs after is found by running the model once.
 
     Order of definition would not do: some models define their final norm before their blocks. A parameter that is also
     used before, such as an output layer tied to the embeddings, stays frozen.
     """
-    blocks = find_blocks(model)
-    if n_blocks > len(blocks):
-        raise ModelError(
-            f"unfrozen_layers: {n_blocks} exceeds the {len(blocks)} blocks of the model. Use at most {len(blocks)}, or "
-            "method full."
-        )
+    blocks = find_blocks(model, at_least=n_blocks)
     boundary = blocks[len(blocks) - n_blocks]
     runs: list[nn.Module] = []
 
@@ -102,7 +129,7 @@ def _at_block(model: Model, n_blocks: int) -> _Split:
     at = runs.index(boundary)
     used_before = {id(parameter) for module in runs[:at] for parameter in module.parameters(recurse=False)}
     used_after = {id(parameter) for module in runs[at:] for parameter in module.parameters(recurse=False)}
-    return _Split(
+    return Split(
         names=frozenset(
             name for name, parameter in model.named_parameters() if id(parameter) in used_after - used_before
         ),

@@ -1,75 +1,44 @@
-"""Find a model, load it once per worker, and hand every trial an untouched copy of it.
+"""Load a model once per worker, and hand every trial an untouched copy of it.
 
-In: a model reference of a sweep. Out: tokenizer and model in full precision. It must not know methods or trials.
+In: where a model lies and how it is to be loaded. Out: tokenizer and model. It must not know methods or trials.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import importlib.util
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
+from safetensors import SafetensorError
 
-from finesweep.errors import ModelError
-from finesweep.spec.sweep import Task
+from finesweep.errors import ModelError, first_line
+from finesweep.spec.sweep import ModelSpec, Task
 from finesweep.training.encoding import Tokenizer, pad_id_of
+from finesweep.training.model_files import ModelSource, check_weights
 from finesweep.training.tasks import head_arguments, task_kind
-from finesweep.training.whole_folder import write_whole
 
 Model = Any  # transformers.PreTrainedModel, which is untyped here
-
-_EDGE_BYTES = 1 << 20  # of a weights file's head and tail; reading gigabytes to tell two models apart is too slow
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    reference: str  # as the sweep names it
-    location: str  # a folder or a hub id
-    fingerprint: str
-
-
-def resolve_model(reference: str, *, cache_dir: Path) -> ModelSource:
-    """Find where a model lies; one in a GGUF file is unpacked into the cache first. Raises ModelError."""
-    if reference.startswith("package:"):
-        path = _package_path(reference)
-    elif _names_a_path(reference):
-        path = Path(reference)
-    else:
-        return ModelSource(reference, location=reference, fingerprint=_hub_fingerprint(reference))
-    if path.suffix.lower() == ".gguf" and path.is_file():
-        fingerprint = _files_digest([path])
-        return ModelSource(reference, str(_unpack_gguf(path, fingerprint, reference, cache_dir)), fingerprint)
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f'model: "{reference}" names {path}, which is neither a folder with a config.json nor a GGUF file. '
-            "Correct the path, or name a model of the hub (organisation/name) or of a package (package:NAME/folder)."
-        )
-    weights = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin", ".json") and p.is_file())
-    return ModelSource(reference, location=str(path.resolve()), fingerprint=_files_digest(weights))
 
 
 def load_tokenizer(source: ModelSource) -> Tokenizer:
     try:
-        return transformers.AutoTokenizer.from_pretrained(source.location)
-    except (OSError, ValueError) as error:
+        return transformers.AutoTokenizer.from_pretrained(source.location, **source.options)
+    except _FAILURES as error:
         raise _not_loaded(source, "tokenizer", error) from error
+
+
+def load_config(source: ModelSource, **changes: Any) -> Any:  # Any: a transformers.PreTrainedConfig, untyped here
+    try:
+        return transformers.AutoConfig.from_pretrained(source.location, **source.options, **changes)
+    except _FAILURES as error:
+        raise _not_loaded(source, "configuration", error) from error
 
 
 def max_positions(source: ModelSource, tokenizer: Tokenizer) -> int | None:
     """Return how many tokens the model can place in a row; None where its positions are relative or not told."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(source.location).get_text_config()
-    except (OSError, ValueError) as error:
-        raise _not_loaded(source, "configuration", error) from error
+    config = load_config(source).get_text_config()
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 1 or not getattr(config, "position_biased_input", True):  # the last: DeBERTa
         return None
@@ -101,16 +70,20 @@ class BaseModel:
 def load_model(
     source: ModelSource, *, task: Task, labels: Sequence[str], pad_id: int, seed: int
 ) -> tuple[Model, frozenset[str]]:
-    """Load from files in full precision, and name the parameters that `seed` drew because no file held them."""
+    """Load from files as the spec says, and name the parameters that `seed` drew because no file held them."""
+    check_weights(source)
     transformers.set_seed(seed)
     try:
         model, info = task_kind(task).model_class.from_pretrained(
             source.location,
-            dtype=torch.float32,  # mixed precision keeps these as its master weights
             output_loading_info=True,
+            use_safetensors=None if source.spec.allow_pickle else True,
+            **source.options,
+            **_precision(source.spec),
+            **_attention(source.spec),
             **head_arguments(task, labels),
         )
-    except (OSError, ValueError) as error:
+    except _FAILURES as error:
         raise _not_loaded(source, "model", error) from error
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_id  # a causal model with a classification head finds the last token by it
@@ -119,94 +92,55 @@ def load_model(
     return model, frozenset(fresh & {name for name, _ in model.named_parameters()})
 
 
-def _package_path(reference: str) -> Path:
-    name, _, inside = reference.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f'model: "{reference}" names the Python package "{name}", which is not installed. '
-            f"Install it: pip install {name.replace('_', '-')}"
-        )
-    return Path(spec.submodule_search_locations[0]) / inside
-
-
-def _names_a_path(reference: str) -> bool:
-    """Tell a path from a hub id. The spec has made local paths absolute: the current folder decides nothing."""
-    return Path(reference).is_absolute() or reference.lower().endswith(".gguf")
-
-
-def _unpack_gguf(path: Path, fingerprint: str, reference: str, cache_dir: Path) -> Path:
-    """Write a GGUF file's weights as a plain model folder, once: unpacking takes most of a minute."""
-    folder = cache_dir / "models" / f"{path.stem}-{fingerprint[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists():
-            return folder
-        if importlib.util.find_spec("gguf") is None:
-            raise ModelError(f'model: "{reference}" is a GGUF file. Reading it takes: pip install "finesweep[gguf]"')
-        options = {"gguf_file": path.name}
-
-        def fill(beside: Path) -> None:
-            with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no switch
-                model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
-            _plain(model).save_pretrained(beside)
-            transformers.AutoTokenizer.from_pretrained(path.parent, **options).save_pretrained(beside)
-
-        try:
-            write_whole(folder, fill)
-        except (OSError, ValueError) as error:
-            raise ModelError(f'model: "{reference}" cannot be unpacked: {_first_line(error)}') from error
-    return folder
-
-
-def _plain(model: Model) -> Model:
-    """Return a model of the same weights that has forgotten its quantisation, with which it refuses to be saved."""
-    config = model.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(model.state_dict())
-    return plain
-
-
-def _hub_fingerprint(reference: str) -> str:
-    """Return the id with the commit that is used. Raises ModelError where the hub or its cache cannot give it."""
-    if Path(reference).is_dir():  # transformers looks here first, and another worker may stand elsewhere
-        raise ModelError(
-            f'model: "{reference}" is a model of the hub, but there is a folder of that name in {Path.cwd()}, which '
-            "transformers would load instead. For the folder, write its absolute path in the sweep; for the hub's "
-            "model, start in another folder."
-        )
+def outline(source: ModelSource, *, task: Task) -> Model:
+    """Build the model without weights, from its configuration: modules and shapes on the meta device."""
+    head = head_arguments(task, labels=("0", "1"))
+    head.pop("ignore_mismatched_sizes", None)  # that is about weights
+    config = load_config(source, **head)
     try:
-        config_path = transformers.utils.cached_file(reference, "config.json")
-    except OSError as error:
-        raise ModelError(
-            f'model: "{reference}" is no folder here and cannot be had from the hub: {_first_line(error)} '
-            "Correct the name, or give a folder, a GGUF file or package:NAME/folder."
-        ) from error
-    return f"{reference}@{Path(config_path).parent.name}"
+        with torch.device("meta"):
+            return task_kind(task).model_class.from_config(
+                config,
+                trust_remote_code=source.spec.trust_remote_code,
+                dtype=getattr(torch, source.spec.dtype),
+                **_attention(source.spec),
+            )
+    except _FAILURES as error:
+        raise _not_loaded(source, "model", error) from error
 
 
-def _files_digest(paths: Sequence[Path]) -> str:
-    """Hash names, sizes, heads and tails; small files whole."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_EDGE_BYTES))
-            if size > _EDGE_BYTES:
-                file.seek(max(_EDGE_BYTES, size - _EDGE_BYTES))
-                digest.update(file.read(_EDGE_BYTES))
-    return digest.hexdigest()
+_FAILURES = (OSError, ValueError, ImportError, SafetensorError)
+
+
+def _precision(spec: ModelSpec) -> dict[str, Any]:
+    dtype = getattr(torch, spec.dtype)  # float32: mixed precision keeps these as its master weights
+    match spec.quantize:
+        case "4bit":  # NormalFloat, for weights are about normally distributed: QLoRA, Dettmers et al. 2023, section 3
+            packing = transformers.BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+        case "8bit":
+            packing = transformers.BitsAndBytesConfig(load_in_8bit=True)
+        case None:
+            return {"dtype": dtype}
+    return {"dtype": dtype, "quantization_config": packing}
+
+
+def _attention(spec: ModelSpec) -> dict[str, Any]:
+    return {} if spec.attention is None else {"attn_implementation": spec.attention}
 
 
 def _not_loaded(source: ModelSource, what: str, error: Exception) -> ModelError:
+    said = str(error)
+    if "trust_remote_code" in said:
+        way_out = (
+            "It needs Python code of its maker's. Read that code; if you trust it, set model.trust_remote_code: true."
+        )
+    elif source.spec.attention is not None and "ttention" in said:
+        way_out = f"Choose another model.attention than {source.spec.attention}, or leave it out."
+    else:
+        way_out = "Check that the folder is complete and of a kind that fits the task."
     return ModelError(
-        f'model: the {what} of "{source.reference}" cannot be loaded from {source.location}: {_first_line(error)} '
-        "Check that the folder is complete and of a kind that fits the task."
+        f'model: the {what} of "{source.spec.name}" cannot be loaded from {source.location}: {first_line(error)} '
+        + way_out
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -22,7 +22,8 @@ from finesweep.errors import DataError
 from finesweep.spec.sweep import TransformersSweep, columns_of
 from finesweep.training.encoding import EncodedRow, encode_completion, encode_labelled
 from finesweep.training.generation import keep_questions
-from finesweep.training.models import load_tokenizer, max_positions, resolve_model
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import load_tokenizer, max_positions
 from finesweep.training.rows import Label, Rows, class_labels, read_split
 from finesweep.training.scoring import Scoring, load_scoring
 from finesweep.training.whole_folder import write_whole
@@ -50,7 +51,7 @@ def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
     Raises DataError, ModelError, FunctionError or EvaluationError.
     """
     quiet()
-    source = resolve_model(spec.model.name, cache_dir=cache_dir)
+    source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     most = max_positions(source, tokenizer)
     if most is not None and spec.data.max_length > most:

@@ -130,9 +130,8 @@ def set_up(
 ) -> SweepTrainer:
     """Make the trainer of a trial: a fresh model with the method's weights set to move, and data."""
     model = shared.base_model.copy(settings.seed)
-    trainable = apply_method(model, settings, fresh_parameters=shared.base_model.fresh_parameters)
+    trainable = apply_method(model, settings, task=spec.task, fresh_parameters=shared.base_model.fresh_parameters)
     trainer = SweepTrainer(
-        model=model,
         args=training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec)),
         scoring=shared.scoring,
         trainable=trainable,

@@ -19,7 +19,8 @@ from finesweep.spec.sweep import TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.memory import forget_trial
-from finesweep.training.models import BaseModel, load_tokenizer, resolve_model
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import BaseModel, load_tokenizer
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
 
@@ -80,7 +81,7 @@ class TransformersTrainer:
 
 
 def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path) -> Shared:
-    source = resolve_model(spec.model.name, cache_dir=cache_dir)
+    source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
     return Shared(
         tokenizer=tokenizer,
