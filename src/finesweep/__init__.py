@@ -17,15 +17,20 @@ from finesweep.errors import FinesweepError, SpecError
 
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
+    from finesweep.events import Decision
     from finesweep.results.frames import Results, open_results
     from finesweep.spec.files import check_sweep, load_sweep
     from finesweep.spec.sweep import SweepSpec
     from finesweep.sweeps import delete, extend, resume, run, stop
+    from finesweep.training.function import Reporter, Trial
 
 _HOMES = {
+    "Decision": "events",
+    "Reporter": "training.function",
     "Results": "results.frames",
     "SweepEnd": "driver",
     "SweepSpec": "spec.sweep",
+    "Trial": "training.function",
     "check_sweep": "spec.files",
     "delete": "sweeps",
     "extend": "sweeps",
@@ -37,11 +42,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Decision",
     "FinesweepError",
+    "Reporter",
     "Results",
     "SpecError",
     "SweepEnd",
     "SweepSpec",
+    "Trial",
     "check_sweep",
     "delete",
     "extend",

@@ -36,6 +36,11 @@ class Decision(StrEnum):
     STOP = "stop"  # for good: the trial will be PRUNED
     PAUSE = "pause"  # write a checkpoint and give the slot back; the trial goes on later
 
+    @property
+    def must_return(self) -> bool:
+        """Tell whether a trainer is to return, whatever becomes of the trial."""
+        return self is not Decision.CONTINUE
+
 
 class Ending(StrEnum):
     """How an attempt ended, as the worker (or, for LOST, the backend) saw it."""

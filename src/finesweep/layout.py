@@ -9,6 +9,11 @@ def trial_dir(artifact_dir: Path, number: int) -> Path:
     return artifact_dir / f"trial-{number:04d}"
 
 
+def own_dir(artifact_dir: Path, number: int) -> Path:
+    """Tell where a trainer of the user's own writes what it likes, over all attempts of a trial."""
+    return trial_dir(artifact_dir, number) / "folder"
+
+
 def log_path(artifact_dir: Path, number: int) -> Path:
     """Tell where a trial's log is: what its attempts printed and logged."""
     return trial_dir(artifact_dir, number) / "log.txt"

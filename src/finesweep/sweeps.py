@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
-from finesweep.errors import DataError, ResourcesError, ResultsError, SpecError, SweepNameError
+from finesweep.errors import DataError, ResourcesError, ResultsError, SweepNameError
 from finesweep.events import Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
@@ -26,12 +26,11 @@ from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
-from finesweep.spec.faults import Fault
 from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
-from finesweep.spec.sweep import SweepSpec, TransformersSweep
+from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.views.live import PlainView
 
@@ -86,19 +85,11 @@ def run(
     with open_writer(place.url) as writer:
         _refuse_known(writer, spec)
         _refuse_used(place.artifact_dir)
-        prepared = _prepare(spec, view)
-        grid = plan_grid(spec, n_train_rows=prepared.n_train_rows)
+        facts = _prepare(spec, view)
+        grid = plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
         provenance = gather_provenance(
             devices=asdict(slots) if slots else {"address": spec.resources.address},
-            data={
-                "data_fingerprint": prepared.data_fingerprint,
-                "model_fingerprint": prepared.model_fingerprint,
-                "n_train_rows": prepared.n_train_rows,
-                "n_validation_rows": prepared.n_validation_rows,
-                "labels": list(prepared.labels),
-                "data_notes": list(prepared.notes),
-                "artifact_dir": str(place.artifact_dir),
-            },
+            data={**facts, "artifact_dir": str(place.artifact_dir)},
             file=file,
             overrides=overrides,
         )
@@ -124,7 +115,7 @@ def resume(
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(url) as writer:
-        _refuse_changed(_prepare(spec, view), provenance)
+        _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
         return _drive(spec, place, grid, slots, provenance=provenance, writer=writer, view=view, backend=backend)
 
@@ -226,17 +217,7 @@ def _backend(
 ) -> Backend:
     if name == "inline" and slots is not None:
         show_one_device(slots)
-    assert isinstance(spec, TransformersSweep), "refused by _prepare"
-    from finesweep.training.transformers_trainer import TransformersTrainerFactory  # heavy
-
-    factory: TrainerFactory = TransformersTrainerFactory(
-        spec,
-        grid,
-        place.artifact_dir,
-        cache_dir(),
-        data_fingerprint=provenance["data_fingerprint"],
-        model_fingerprint=provenance["model_fingerprint"],
-    )
+    factory = _trainer_factory(spec, place, grid, provenance=provenance)
     if name == "inline":
         from finesweep.scheduling.inline import InlineBackend
 
@@ -244,6 +225,24 @@ def _backend(
     from finesweep.scheduling.ray_tune import RayBackend  # heavy, and sets Ray up as it is imported
 
     return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir)
+
+
+def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any]) -> TrainerFactory:
+    if isinstance(spec, FunctionSweep):
+        from finesweep.training.function import FunctionTrainerFactory
+
+        return FunctionTrainerFactory(spec, grid, place.artifact_dir)
+    assert isinstance(spec, TransformersSweep), "there are two kinds"
+    from finesweep.training.transformers_trainer import TransformersTrainerFactory  # heavy
+
+    return TransformersTrainerFactory(
+        spec,
+        grid,
+        place.artifact_dir,
+        cache_dir(),
+        data_fingerprint=provenance["data_fingerprint"],
+        model_fingerprint=provenance["model_fingerprint"],
+    )
 
 
 def slots_here(spec: SweepSpec, view: View) -> Slots | None:
@@ -266,9 +265,13 @@ def slots_here(spec: SweepSpec, view: View) -> Slots | None:
     return slots
 
 
-def _prepare(spec: SweepSpec, view: View) -> Any:  # Any: training.prepare.Prepared, whose module is heavy
-    if not isinstance(spec, TransformersSweep):
-        raise SpecError([Fault(spec.name, None, "trainer", f"{spec.trainer}: trainers of your own are not built yet.")])
+def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
+    """Get ready what trials need; return the facts of it that are kept with the sweep."""
+    if isinstance(spec, FunctionSweep):
+        from finesweep.training.function import function_facts
+
+        return function_facts(spec)
+    assert isinstance(spec, TransformersSweep), "there are two kinds"
     from finesweep.training.prepare import prepare
 
     began_s = time.monotonic()
@@ -279,17 +282,26 @@ def _prepare(spec: SweepSpec, view: View) -> Any:  # Any: training.prepare.Prepa
     )
     for note in prepared.notes:
         view.say(note)
-    return prepared
+    return {
+        "data_fingerprint": prepared.data_fingerprint,
+        "model_fingerprint": prepared.model_fingerprint,
+        "n_train_rows": prepared.n_train_rows,
+        "n_validation_rows": prepared.n_validation_rows,
+        "labels": list(prepared.labels),
+        "data_notes": list(prepared.notes),
+    }
 
 
 def _lines() -> View:
     return PlainView(lambda line: print(line, file=sys.stderr))  # noqa: T201  # a notebook's view
 
 
-def _refuse_changed(prepared: Any, provenance: Mapping[str, Any]) -> None:  # Any: see _prepare
-    """Raise DataError if data or model are not those that the sweep began with."""
+def _refuse_changed(facts: Mapping[str, Any], provenance: Mapping[str, Any], view: View) -> None:
+    """Raise DataError if data or model are not those that the sweep began with; say so of code, which may be mended."""
+    if facts.get("code_fingerprint") != provenance.get("code_fingerprint"):
+        view.say("The code of the trainer has changed since the sweep began: earlier trials ran what it was before.")
     for what in ("data", "model"):
-        if getattr(prepared, f"{what}_fingerprint") != provenance[f"{what}_fingerprint"]:
+        if facts.get(f"{what}_fingerprint") != provenance.get(f"{what}_fingerprint"):
             raise DataError(
                 f"the {what} has changed since the sweep began: its trials could not be compared any more. "
                 f"Restore the {what}, or run the sweep file again under another --name."

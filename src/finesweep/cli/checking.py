@@ -12,20 +12,19 @@ from finesweep.cli.talk import file_argument, json_option, say, set_option
 from finesweep.errors import SpecError
 
 if TYPE_CHECKING:
-    from finesweep.spec.sweep import TransformersSweep
+    from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 
 
 @click.command()
 @file_argument
 @set_option
 @click.option("--name", help="Use this name instead of the file's.")
-@click.option("--load", is_flag=True, help="Also load the model's tokenizer and the data.")
+@click.option("--load", is_flag=True, help="Also load tokenizer and data, or import a trainer of your own.")
 @click.option("--smoke", is_flag=True, help="Also train one step at the largest shape, and estimate the sweep's cost.")
 @json_option
 def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, smoke: bool, as_json: bool) -> int:
     """Find everything wrong in a sweep file and its study. Loads nothing heavy unless asked to."""
     from finesweep.spec.files import check_sweep
-    from finesweep.spec.sweep import TransformersSweep
 
     checked = check_sweep(file, overrides=overrides, name=name)
     if checked.spec is None:
@@ -39,10 +38,8 @@ def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, 
     else:
         for note in checked.notes:
             say(f"note: {note}")
-    if (load or smoke) and isinstance(checked.spec, TransformersSweep):
-        _check_inputs(checked.spec)
-    if smoke and isinstance(checked.spec, TransformersSweep):
-        _smoke(checked.spec)
+    if load or smoke:
+        _load(checked.spec, smoke=smoke)
     if not as_json:
         click.echo(f"{file}: no faults.")
     return 0
@@ -50,6 +47,29 @@ def check(file: Path, overrides: tuple[str, ...], name: str | None, load: bool, 
 
 def _fault_row(fault: Any) -> dict[str, Any]:
     return {"file": fault.file, "line": fault.line, "key": fault.key, "message": fault.message}
+
+
+def _load(spec: SweepSpec, *, smoke: bool) -> None:
+    from finesweep.spec.sweep import FunctionSweep, TransformersSweep
+
+    if isinstance(spec, FunctionSweep):
+        _import_trainer(spec, smoke=smoke)
+    if isinstance(spec, TransformersSweep):
+        _check_inputs(spec)
+        if smoke:
+            _smoke(spec)
+
+
+def _import_trainer(spec: FunctionSweep, *, smoke: bool) -> None:
+    from finesweep.training.function import function_facts
+
+    function_facts(spec)
+    say(f"{spec.trainer} can be imported.")
+    if smoke:
+        say(
+            f"A step of {spec.trainer} cannot be tried on its own. Try a whole trial: finesweep run FILE --name "
+            f"{spec.name}-try --set budget.trials=1 --backend inline"
+        )
 
 
 def _check_inputs(spec: TransformersSweep) -> None:

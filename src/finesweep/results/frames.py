@@ -274,9 +274,9 @@ def _artifacts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
     )
 
 
-def _model_name(model: str | Mapping[str, Any]) -> str:
-    """Name a stored sweep's model, which earlier versions kept as text."""
-    return model if isinstance(model, str) else str(model["name"])
+def _model_name(model: str | Mapping[str, Any] | None) -> str | None:
+    """Name a stored sweep's model, which earlier versions kept as text; a trainer of the user's own may have none."""
+    return model if isinstance(model, str | None) else str(model["name"])
 
 
 def _chosen(connection: sa.Connection, sweep: str | None) -> list[sa.Row[Any]]:

@@ -18,9 +18,9 @@ from optuna.study import Study
 from optuna.trial import TrialState as OptunaState
 
 from finesweep.events import Report, TrialRecord
-from finesweep.search.records import frozen_trial, is_diverged, told_value, told_values
+from finesweep.search.records import frozen_trial, told_value, told_values
 from finesweep.spec.front import values_at
-from finesweep.spec.study import Objective, StudySpec
+from finesweep.spec.study import Objective, StudySpec, has_diverged
 
 Values = tuple[float, ...]  # of all objectives, the leading one first
 
@@ -58,7 +58,7 @@ class Judge:
         study, trial_id = self._at(number)
         storage = study._storage
         storage.set_trial_intermediate_value(trial_id, report.step, told_value(report, self._objectives))
-        if is_diverged(report, self._objectives):
+        if has_diverged(report.metrics, self._objectives):
             return f"{DIVERGED} at step {report.step}"
         if report.final:
             return None

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from finesweep.events import Report, TrialRecord, TrialState
-from finesweep.spec.study import Objective
+from finesweep.spec.study import Objective, has_diverged
 
 _STATES = {
     TrialState.WAITING: OptunaState.RUNNING,
@@ -23,20 +23,9 @@ _STATES = {
 }
 
 
-def is_diverged(report: Report, objectives: Sequence[Objective]) -> bool:
-    """Tell whether an objective or a loss is not finite.
-
-    Other metrics may be undefined for good reasons, as a correlation of constant predictions is.
-    """
-    judged = {objective.metric for objective in objectives}
-    return any(
-        not math.isfinite(value) for name, value in report.metrics.items() if name in judged or name.endswith("loss")
-    )
-
-
 def missing_metric(report: Report, objectives: Sequence[Objective]) -> str | None:
     """Name an objective that a report lacks and should have: one that diverged need not have them all."""
-    if is_diverged(report, objectives):
+    if has_diverged(report.metrics, objectives):
         return None
     return next((objective.metric for objective in objectives if objective.metric not in report.metrics), None)
 
@@ -47,7 +36,7 @@ def told_value(report: Report, objectives: Sequence[Objective]) -> float:
     An infinity on the wanted side would rank best, and samplers that sort by value put NaN anywhere.
     """
     leading = objectives[0]
-    if is_diverged(report, objectives):
+    if has_diverged(report.metrics, objectives):
         return -math.inf if leading.direction == "maximize" else math.inf
     return report.metrics[leading.metric]
 

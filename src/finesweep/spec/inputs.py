@@ -38,7 +38,7 @@ def resolve_data(text: str, folder: Path) -> str:
 def resolve_model(text: str, folder: Path) -> str:
     """Return a local model's absolute path; leave hub ids and package folders as they are, if they can be meant."""
     if text.startswith("package:"):
-        _find_package_folder(text)
+        package_path(text)
         return text
     path = _absolute(text, folder)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf"):
@@ -102,7 +102,8 @@ def _tidy(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
-def _find_package_folder(text: str) -> None:
+def package_path(text: str) -> Path:
+    """Find what package:NAME/folder names in an installed package. Raise InputProblem if there is none."""
     name, _, inner = text.removeprefix("package:").partition("/")
     if not name.isidentifier():
         raise InputProblem(f"{show(text)} must read package:NAME/folder, with the name that Python imports.")
@@ -111,10 +112,12 @@ def _find_package_folder(text: str) -> None:
         # no guess at what to install: a package of a similar name may be anybody's
         raise InputProblem(f"the package {show(name)} is not installed here. Mind its spelling, or install it.")
     places = [Path(place) for place in spec.submodule_search_locations]
-    if not any((place / inner).exists() for place in places):
+    found = next((place / inner for place in places if (place / inner).exists()), None)
+    if found is None:
         folders = sorted(entry.name for place in places for entry in place.iterdir() if _may_be_model(entry))
         listed = f" Folders in it: {', '.join(folders)}." if folders else ""
         raise InputProblem(f"the package {show(name)} is installed but holds no {show(inner)}.{listed}")
+    return found
 
 
 def _may_be_model(entry: Path) -> bool:

@@ -218,7 +218,16 @@ def trial_settings(training: Settings, configuration: Configuration) -> Settings
     """Lay a trial's configuration over the fixed settings, whatever its trainer."""
     if isinstance(training, TrainingSpec):
         return settings_for(training, configuration)
-    return FunctionSettings.model_validate({**training.model_dump(exclude_unset=True), **configuration})
+    return function_settings(training, configuration)
+
+
+def function_settings(training: FunctionSettings, configuration: Configuration) -> FunctionSettings:
+    """Do so for a trainer of the user's own. Raise SpecError if a (derived) value is not allowed."""
+    values = {**training.model_dump(exclude_unset=True), **configuration}
+    try:
+        return FunctionSettings.model_validate(values)
+    except ValidationError as error:
+        raise _spec_error(error, values, FunctionSettings) from None
 
 
 def settings_for(training: TrainingSpec, configuration: Configuration) -> TrainingSpec:
@@ -228,14 +237,18 @@ def settings_for(training: TrainingSpec, configuration: Configuration) -> Traini
     try:
         settings = TrainingSpec.model_validate(values)
     except ValidationError as error:
-        findings = explain(error, values, TrainingSpec)
-        raise SpecError([Fault("configuration", None, str(f.path[-1]), f.message) for f in findings]) from None
+        raise _spec_error(error, values, TrainingSpec) from None
     split = batch_problem(settings)
     if split is not None:
         problems["device_batch_size"] = split
     if problems:
         raise SpecError([Fault("configuration", None, name, problem) for name, problem in problems.items()])
     return settings
+
+
+def _spec_error(error: ValidationError, values: Mapping[str, Any], kind: type[Settings]) -> SpecError:
+    findings = explain(error, values, kind)
+    return SpecError([Fault("configuration", None, str(f.path[-1]), f.message) for f in findings])
 
 
 def batch_problem(settings: TrainingSpec) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
@@ -37,6 +38,15 @@ def _listed(value: Any) -> Any:  # Any: whatever stands in a file
 
 
 Objectives = Annotated[tuple[Objective, ...], BeforeValidator(_listed)]  # at least one
+
+
+def has_diverged(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> bool:
+    """Tell whether an objective or a loss among the metrics of a report is not finite.
+
+    Others may be undefined for good reasons, as a correlation of constant predictions is.
+    """
+    judged = {objective.metric for objective in objectives}
+    return any(not math.isfinite(value) for name, value in metrics.items() if name in judged or name.endswith("loss"))
 
 
 class SamplerSpec(Model):
