@@ -217,7 +217,8 @@ class FunctionTrainer:
     def run(self, trial: TrialSpec, reporter: trainer.Reporter) -> AttemptResult:
         folder = own_dir(self._artifact_dir, trial.number)
         folder.mkdir(parents=True, exist_ok=True)
-        reporter.describe({"pid": os.getpid(), "resumed": trial.attempt > 1 and any(folder.iterdir())})
+        left = self._relative(folder) if any(folder.iterdir()) else None
+        reporter.describe({"pid": os.getpid(), "resumed_from": left})
         settings = function_settings(self._spec.training, trial.configuration)
         mine = Reporter(reporter, self._grid, self._spec, total=settings.total_examples)
         told = Trial(
@@ -243,7 +244,10 @@ class FunctionTrainer:
     def _kept(self, folder: Path, decision: Decision) -> dict[str, str]:
         if decision is not Decision.CONTINUE or not any(folder.iterdir()):
             return {}
-        return {"folder": folder.relative_to(self._artifact_dir).as_posix()}
+        return {"folder": self._relative(folder)}
+
+    def _relative(self, folder: Path) -> str:
+        return folder.relative_to(self._artifact_dir).as_posix()
 
 
 _ENDINGS = {Decision.CONTINUE: Ending.DONE, Decision.STOP: Ending.STOPPED, Decision.PAUSE: Ending.PAUSED}
