@@ -128,7 +128,7 @@ class Evaluation(Model):
 
     A metric of one's own is given two numpy arrays with one entry for each validation row:
 
-    - classification: probabilities (rows, classes), numbers of classes (rows,), counted in the sorted order of labels
+    - classification: probabilities (rows, classes), numbers of classes (rows,), in the order of the model's labels
     - multi-label-classification: probabilities (rows, classes), 0 or 1 (rows, classes)
     - regression: outputs (rows,), numbers (rows,)
     - causal-lm: (rows, [summed negative log likelihood, tokens, tokens predicted right]), and the tokens that bear loss

@@ -33,15 +33,15 @@ def multi_label_metrics(statistics: Array, labels: Array) -> Mapping[str, float]
     """Score `statistics`: (rows, [mean binary cross entropy, *logits]) against `labels`: (rows, classes) of 0 and 1.
 
     A class is predicted where its probability is above 0.5. The macro F1 counts a class that neither stands in the
-    rows nor is predicted as 0, as scikit-learn does.
+    rows nor is predicted as 0, as scikit-learn does, whose own function takes a single class for two.
     """
-    labels = labels.astype(int)
-    predicted = (statistics[:, 1:] > 0).astype(int)
+    wanted, given = labels > 0, statistics[:, 1:] > 0
+    right, wrong = (wanted & given).sum(axis=0), (wanted != given).sum(axis=0)  # (classes,)
     return {
         "loss": float(statistics[:, 0].mean(dtype=np.float64)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        "micro_f1": float(f1_score(labels, predicted, average="micro", zero_division=0)),
-        "subset_accuracy": float((labels == predicted).all(axis=-1).mean()),
+        "macro_f1": float(_f1(right, wrong).mean()),
+        "micro_f1": float(_f1(right.sum(), wrong.sum())),
+        "subset_accuracy": float((wanted == given).all(axis=-1).mean()),
     }
 
 
@@ -83,6 +83,12 @@ def label_probabilities(statistics: Array) -> Array:
     """Turn (rows, [loss, *logits]) into the probability of each label: (rows, classes)."""
     probabilities: Array = expit(statistics[:, 1:].astype(np.float64))
     return probabilities
+
+
+def _f1(right: Array, wrong: Array) -> Array:
+    """Return 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0."""
+    f1: Array = 2 * right / np.maximum(2 * right + wrong, 1)
+    return f1
 
 
 def _spearman(outputs: Array, labels: Array) -> float:

@@ -46,6 +46,11 @@ def test_f1_of_labels_is_that_of_scikit_learn() -> None:
         assert metrics[f"{average}_f1"] == pytest.approx(f1_score(labels, logits > 0, average=average))
 
 
+def test_one_label_alone_may_be_given_or_not() -> None:
+    metrics = multi_label_metrics(scored([[1.0], [1.0], [-1.0]], [0.1] * 3), np.array([[1.0], [0.0], [0.0]]))
+    assert metrics["macro_f1"] == metrics["micro_f1"] == pytest.approx(2 / 3)
+
+
 def test_a_label_that_nobody_has_and_nobody_gives_counts_nothing() -> None:
     metrics = multi_label_metrics(scored([[3, -3]] * 2, [0.1, 0.1]), np.array([[1.0, 0.0]] * 2))
     assert (metrics["macro_f1"], metrics["micro_f1"], metrics["subset_accuracy"]) == (0.5, 1.0, 1.0)
