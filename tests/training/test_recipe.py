@@ -45,6 +45,21 @@ def test_examples_seen_is_what_went_through_the_model(
     assert told.reports[-1].examples_seen == counts[-1]
 
 
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+@pytest.mark.parametrize("device_batch_size", [None, 4])
+def test_batches_that_rows_do_not_fill_are_left_out_of_training_alone(
+    bench: Any, batches_seen: Any, strategy: str, device_batch_size: int | None
+) -> None:
+    options = {"train_sampling_strategy": strategy, "device_batch_size": device_batch_size}
+    _, told = bench(dataloader_drop_last=True, **options).run(batch_size=16, epochs=2)
+    rows = [tuple(token for token in row if token) for batch in batches_seen for row in batch]
+    assert len(rows) == told.reports[-1].examples_seen == 2 * 48
+    assert strategy == "sequential" or rows[:48] != rows[48:]
+    _, all_rows = bench().run(number=8, learning_rate=1e-12)
+    _, same_rows = bench(dataloader_drop_last=True).run(number=9, learning_rate=1e-12)
+    assert same_rows.reports[0].metrics["loss"] == pytest.approx(all_rows.reports[0].metrics["loss"])
+
+
 def test_every_row_is_seen_once_an_epoch_in_a_new_order(bench: Any, batches_seen: Any) -> None:
     bench().run(batch_size=8, epochs=2)
     rows = [tuple(token for token in row if token) for batch in batches_seen for row in batch]

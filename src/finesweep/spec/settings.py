@@ -115,7 +115,10 @@ _REFUSED_CHOICES: Mapping[str, Mapping[str, str]] = {
     "lr_scheduler_type": {
         "reduce_lr_on_plateau": "it needs transformers' own evaluations, which a sweep does not run",
         "greedy": "it needs transformers' own evaluations, which a sweep does not run",
-    }
+    },
+    "train_sampling_strategy": {
+        "batch_rebalance": "it deals rows out to several devices and takes more of them at once than device_batch_size",
+    },
 }
 _TYPE_NAMES: Mapping[str, str] = {
     "int": "a whole number",

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is untyped here
     """A Trainer that keeps frozen parts in evaluation mode and sums up the loss of each optimizer step."""
 
-    def __init__(self, *, scoring: Scoring, trainable: Trainable, **options: Any) -> None:
+    def __init__(self, *, scoring: Scoring, trainable: Trainable, drop_last: bool = False, **options: Any) -> None:
         super().__init__(
             model=trainable.model,
             compute_loss_func=self._mean_loss,
@@ -42,6 +42,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
             **options,
         )
         self.trainable = trainable
+        self._drop_last = drop_last
         self._scoring, self._kind = scoring, scoring.kind
         self._scores: dict[str, float] = {}
         self._prompts_at_once = _PROMPTS_AT_ONCE if scoring.writing else 1
@@ -75,7 +76,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return train_sampler(rows, self.args) or super()._get_train_sampler(rows)
+        return train_sampler(rows, self.args, drop_last=self._drop_last) or super()._get_train_sampler(rows)
 
     def take_loss(self) -> float:
         """Return the loss of the optimizer step just made, over all its micro-batches. Waits for the device."""

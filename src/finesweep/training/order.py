@@ -17,18 +17,20 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
-def train_sampler(rows: datasets.Dataset, arguments: transformers.TrainingArguments) -> Sampler | None:
+def train_sampler(
+    rows: datasets.Dataset, arguments: transformers.TrainingArguments, *, drop_last: bool
+) -> Sampler | None:
     batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
     strategy, seed = arguments.train_sampling_strategy, arguments.seed
     if strategy == "group_by_length":
         sampler: Any = _LengthGroups(batch_size, [len(ids) for ids in rows["input_ids"]], seed=seed)
-    elif not arguments.dataloader_drop_last:
+    elif not drop_last:
         return None
     elif strategy == "sequential":
         sampler = SequentialSampler(rows)
     else:  # what accelerate would make of transformers' own
         sampler = SeedableRandomSampler(rows, data_seed=seed)
-    return _First(len(rows) - len(rows) % batch_size, sampler) if arguments.dataloader_drop_last else sampler
+    return _First(len(rows) - len(rows) % batch_size, sampler) if drop_last else sampler
 
 
 class _LengthGroups(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here

@@ -88,8 +88,7 @@ def _train(
     folder: TrialFolder,
     told_up_to: int,
 ) -> AttemptResult | _OutOfMemory:
-    drop_last = transformers_arguments(settings).get("dataloader_drop_last", False)
-    schedule = plan(settings, n_rows=len(shared.train), drop_last=drop_last)
+    schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
     trainer = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
     attempt = Attempt(
         trainer,
@@ -135,12 +134,18 @@ def set_up(
         args=training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec)),
         scoring=shared.scoring,
         trainable=trainable,
+        drop_last=drops_last(settings),
         train_dataset=shared.train,
         eval_dataset=shared.validation,
         data_collator=collator(pad_id_of(shared.tokenizer)),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def drops_last(settings: TrainingSpec) -> bool:
+    """Tell whether an epoch leaves out the rows that do not fill a batch."""
+    return bool(transformers_arguments(settings).get("dataloader_drop_last", False))
 
 
 def training_arguments(
@@ -168,6 +173,7 @@ def training_arguments(
             "data_seed": settings.seed,
             "use_cpu": use_cpu,
             "dataloader_pin_memory": passed_on.get("dataloader_pin_memory", True) and not use_cpu,
+            "dataloader_drop_last": False,  # it would drop validation rows as well
             "remove_unused_columns": False,  # it goes by the model's signature; the collator takes what it needs
             "label_names": ["labels"],
             "eval_strategy": "no",

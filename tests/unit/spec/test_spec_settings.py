@@ -82,6 +82,13 @@ def test_every_refusal_says_our_word() -> None:
         ("lr_scheduler_kwargs", 3, "3 is not a mapping or null or text, which lr_scheduler_kwargs must be."),
         ("optim_target_modules", ["a"], None),
         ("optim", "sgd", None),
+        ("train_sampling_strategy", "group_by_length", None),
+        (
+            "train_sampling_strategy",
+            "batch_rebalance",
+            'train_sampling_strategy "batch_rebalance" cannot be used: it deals rows out to several devices and takes'
+            " more of them at once than device_batch_size. Choose another.",
+        ),
         ("learning_rate", "x", None),  # ours: the model of TrainingSpec judges it
         ("output_dir", 3, None),  # owned: refused by name
         ("nothing", 3, None),

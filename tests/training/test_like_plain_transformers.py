@@ -1,0 +1,148 @@
+"""A trial gives the numbers that plain transformers gives for the same arguments and seed.
+
+What stands here of that side is what a practitioner writes: none of our code, transformers' own collators and losses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers
+from sklearn.metrics import accuracy_score, f1_score
+
+from finesweep.events import Grid
+
+SEED, BATCH, EPOCHS = 3, 8, 2.5  # seventeen and a half steps
+ARGUMENTS = {"learning_rate": 2e-3, "weight_decay": 0.1, "warmup_steps": 4, "lr_scheduler_type": "cosine"}
+MAX_LENGTH = 16
+WHOLE = {  # a trial that reports once, at its end, and keeps the weights it has then
+    **ARGUMENTS,
+    "objective": {"metric": "loss", "direction": "minimize", "value": "last"},
+    "grid": Grid("examples", every=1000, longest=1000),
+}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def train_by_hand(
+    model: Any,
+    collator: Any,
+    splits: Mapping[str, datasets.Dataset],
+    *,
+    folder: Path,
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None,
+    **arguments: Any,
+) -> tuple[transformers.Trainer, dict[str, float]]:
+    trainer = transformers.Trainer(
+        model=model,
+        args=transformers.TrainingArguments(
+            output_dir=str(folder),
+            per_device_eval_batch_size=64,  # all rows at once: transformers averages the loss over batches
+            num_train_epochs=EPOCHS,
+            seed=SEED,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            **{"per_device_train_batch_size": BATCH, **ARGUMENTS, **arguments},
+        ),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        data_collator=collator,
+        compute_metrics=compute_metrics,
+    )
+    trainer.train()
+    trainer.args.dataloader_drop_last = False  # which would leave out validation rows, too
+    return trainer, trainer.evaluate()
+
+
+def classify_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path, **arguments: Any) -> Any:
+    transformers.set_seed(SEED)
+    names = sorted({row["label"] for row in read(data_dir / "train.jsonl")})
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=len(names))
+
+    def tokenized(split: str) -> datasets.Dataset:
+        rows = read(data_dir / f"{split}.jsonl")
+        encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=MAX_LENGTH)
+        return datasets.Dataset.from_dict({**encoded, "labels": [names.index(row["label"]) for row in rows]})
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        classes = np.argmax(prediction.predictions, axis=-1)
+        return {
+            "accuracy": accuracy_score(prediction.label_ids, classes),
+            "macro_f1": f1_score(prediction.label_ids, classes, average="macro"),
+        }
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    collator = transformers.DataCollatorWithPadding(tokenizer)
+    return train_by_hand(model, collator, splits, folder=folder, compute_metrics=metrics, **arguments)
+
+
+def generate_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path, **arguments: Any) -> Any:
+    transformers.set_seed(SEED)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir)
+
+    def tokenized(split: str) -> datasets.Dataset:
+        inputs, labels = [], []
+        for row in read(data_dir / f"generative_{split}.jsonl"):
+            prompt = tokenizer(row["prompt"])["input_ids"]
+            answer = [*tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id]
+            inputs.append([*prompt, *answer][:MAX_LENGTH])
+            labels.append([*([-100] * len(prompt)), *answer][:MAX_LENGTH])
+        masks = [[1] * len(ids) for ids in inputs]
+        return datasets.Dataset.from_dict({"input_ids": inputs, "attention_mask": masks, "labels": labels})
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    collator = transformers.DataCollatorForSeq2Seq(tokenizer)  # pads labels with -100
+    return train_by_hand(model, collator, splits, folder=folder, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"label_smoothing_factor": 0.1}, {"max_grad_norm": 0.1, "optim": "adafactor", "dataloader_drop_last": True}],
+)
+def test_classification(
+    bench: Any, tiny_bert: Path, data_dir: Path, tokenizer: Any, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    trainer, scores = classify_by_hand(tiny_bert, data_dir, tokenizer, tmp_path / "by hand", **arguments)
+    last = assert_same_training(bench(**WHOLE, **arguments), trainer)
+    for name in ("accuracy", "macro_f1"):
+        assert last[name] == pytest.approx(scores[f"eval_{name}"])
+    if "label_smoothing_factor" not in arguments:  # which transformers also puts into the loss it evaluates
+        assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}])
+def test_causal_lm(
+    bench: Any, tied_llama: Path, data_dir: Path, tokenizer: Any, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    """Also with accumulation, where transformers counts tokens over the whole step for these models."""
+    trainer, scores = generate_by_hand(tied_llama, data_dir, tokenizer, tmp_path / "by hand", **arguments)
+    split = {"device_batch_size": arguments["per_device_train_batch_size"]} if arguments else {}
+    last = assert_same_training(bench(model=tied_llama, task="causal-lm", **WHOLE, **split), trainer)
+    assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
+    assert last["perplexity"] == pytest.approx(math.exp(scores["eval_loss"]), rel=1e-5)
+
+
+def assert_same_training(set_up: Any, trainer: transformers.Trainer) -> Mapping[str, float]:
+    """Train the same as a trial; hold its steps, its training loss and its weights against those by hand."""
+    result, told = set_up.run(batch_size=BATCH, epochs=EPOCHS)
+    assert told.facts["optimizer_steps"] == trainer.state.global_step
+    [summary] = [entry for entry in trainer.state.log_history if "train_loss" in entry]
+    assert told.reports[-1].metrics["train_loss"] == pytest.approx(summary["train_loss"], rel=1e-5)
+    weights = type(trainer.model).from_pretrained(set_up.artifact_dir / result.artifacts["best"]).state_dict()
+    for name, tensor in trainer.model.state_dict().items():
+        if not name.endswith("attention.self.key.bias"):  # softmax cancels it: its gradient is mere rounding
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    metrics: Mapping[str, float] = told.reports[-1].metrics
+    return metrics
