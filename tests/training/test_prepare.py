@@ -95,6 +95,8 @@ def test_notes_tell_of_balance_duplicates_and_cut_rows(make_spec: MakeSpec, tmp_
     notes = prepare(make_spec(data={**data, "max_length": 8}), cache_dir=tmp_path).notes
     assert notes == (
         "2 classes; always answering 'a' would score 1.000 accuracy in validation",
+        "classes have from 1 ('b') to 3 ('a') training rows",
+        "validation: no row of 1 of the classes: 'b'",
         "2 of 2 validation rows have a text that is also in training",
         "train: 1 of 4 rows are cut at 8 tokens (25.0%)",
     )
@@ -124,7 +126,7 @@ def test_prompts_that_leave_no_room_are_left_out_and_told(
     assert prepared.n_train_rows == 1
     assert "train: 1 rows are left out, their prompt alone fills 8 tokens" in prepared.notes
     none = {**data, "train": write(tmp_path / "t.jsonl", [full])}
-    with pytest.raises(DataError, match=r'in every row the column "prompt" alone fills data\.max_length \(8 tokens\)'):
+    with pytest.raises(DataError, match=r"in every row the prompt alone fills data\.max_length \(8 tokens\)"):
         prepare(make_spec(model=tied_llama, task="causal-lm", data=none), cache_dir=tmp_path)
 
 

@@ -77,7 +77,11 @@ def _check_inputs(spec: TransformersSweep) -> None:
     from finesweep.training.prepare import prepare
 
     prepared = prepare(spec, cache_dir=cache_dir())
-    say(f"{prepared.n_train_rows:,} training and {prepared.n_validation_rows:,} validation rows, {spec.task}.")
+    test = f" and {prepared.n_test_rows:,} test rows that no trial sees" if prepared.n_test_rows else ""
+    say(
+        f"{prepared.n_train_rows:,} training and {prepared.n_validation_rows:,} validation rows{test}, {spec.task}. "
+        f"An epoch is {prepared.n_train_tokens:,} tokens."
+    )
     for note in prepared.notes:
         say(f"note: {note}")
 

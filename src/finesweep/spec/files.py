@@ -19,9 +19,11 @@ from finesweep.spec.inputs import (
     InputProblem,
     resolve_code_dir,
     resolve_data,
+    resolve_dataset,
     resolve_folder,
     resolve_model,
     resolve_results,
+    resolve_split,
 )
 from finesweep.spec.notes import find_notes
 from finesweep.spec.overrides import FILE as SET
@@ -30,10 +32,10 @@ from finesweep.spec.rules import find_faults, read_draft
 from finesweep.spec.sweep import SweepSpec, read_sweep, sweep_kind
 from finesweep.spec.yaml_tree import Tree, read_file
 
+_SPLITS: tuple[KeyPath, ...] = (("data", "train"), ("data", "validation"), ("data", "test"))
 _RESOLVED: tuple[tuple[KeyPath, Callable[[str, Path], str]], ...] = (
-    (("data", "train"), resolve_data),
-    (("data", "validation"), resolve_data),
-    (("data", "test"), resolve_data),
+    (("data", "dataset"), resolve_dataset),
+    *((path, resolve_data) for path in _SPLITS),
     (("model",), resolve_model),
     (("model", "name"), resolve_model),
     (("results",), resolve_results),
@@ -208,7 +210,10 @@ def _shown(path: Path, *, beside: _Place) -> str:
 
 
 def _resolve_inputs(source: _Source) -> list[Finding]:
-    """Make paths absolute in place, each from the folder of the file that names it."""
+    """Make paths absolute in place, each from the folder of the file that names it.
+
+    Where the data is a `dataset`, its splits are names instead of files.
+    """
     findings = []
     for path, resolve in _RESOLVED:
         section: Any = source.values
@@ -218,7 +223,10 @@ def _resolve_inputs(source: _Source) -> list[Finding]:
         if not isinstance(value, str) or not value:
             continue
         try:
-            section[path[-1]] = resolve(value, source.place(path).folder)
+            if path in _SPLITS and isinstance(dataset := section.get("dataset"), str):
+                section[path[-1]] = resolve_split(value, dataset)
+            else:
+                section[path[-1]] = resolve(value, source.place(path).folder)
         except InputProblem as problem:
             findings.append(Finding(path, str(problem)))
         except OSError as error:  # a name too long, a folder that may not be read

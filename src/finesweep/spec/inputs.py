@@ -6,14 +6,17 @@ In: one named value and the folder it is relative to. Out: the resolved value, o
 from __future__ import annotations
 
 import importlib.util
+import json
 import os.path
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from finesweep.spec.faults import show
+from finesweep.spec.faults import show, unknown
 
-DATA_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+DATA_SUFFIXES = (".arrow", ".csv", ".json", ".jsonl", ".parquet", ".txt")
+_SAVED_SPLITS, _SAVED_ROWS = "dataset_dict.json", "state.json"  # what `save_to_disk` writes of several splits, of one
+_SPLIT = re.compile(r"\s*([\w.-]+)\s*(\[[^\[\]]*:[^\[\]]*\])?(\(\w+\))?\s*\Z")  # train, train[:1000], train[10%:20%]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATABASES = ("sqlite", "postgresql")
@@ -30,9 +33,55 @@ def resolve_data(text: str, folder: Path) -> str:
         if path.suffix not in DATA_SUFFIXES:
             raise InputProblem(f"the ending {show(path.suffix)} is unknown. Known: {', '.join(DATA_SUFFIXES)}.")
         return str(path)
+    if saved_splits(path):
+        raise InputProblem(f"{show(text)} is a folder of `save_to_disk`. Name it as data.dataset, and its split here.")
     if path.is_dir():
         raise InputProblem(f"{show(text)} is a folder ({path}). Name the file of rows in it.")
     raise InputProblem(f"there is no file {show(text)} ({path}). Paths are relative to the file that names them.")
+
+
+def resolve_dataset(text: str, folder: Path) -> str:
+    """Return the absolute path of a folder that `save_to_disk` wrote; leave a hub id as it is."""
+    path = _absolute(text, folder)
+    if path.is_file():
+        raise InputProblem(f"{show(text)} is a file. Name it as data.train, and leave data.dataset out.")
+    if path.is_dir():
+        if not saved_splits(path):
+            raise InputProblem(
+                f"{show(text)} is a folder ({path}), but none that `save_to_disk` of datasets has written: it holds"
+                f" neither {_SAVED_SPLITS} nor {_SAVED_ROWS}. Name files of rows as data.train and data.validation."
+            )
+        return str(path)
+    if _is_local(text) or not _HUB_ID.match(text):
+        raise InputProblem(
+            f"there is no folder {show(text)} ({path}). Paths are relative to the file that names them; a data set of"
+            " the hub is written org/name."
+        )
+    return text
+
+
+def resolve_split(text: str, dataset: str) -> str:
+    """Return the name of a split, sliced perhaps. Raise InputProblem if the data set is known to have none such."""
+    known = saved_splits(Path(dataset)) if Path(dataset).is_absolute() else ()
+    for part in text.split("+"):
+        named = _SPLIT.match(part)
+        if named is None:
+            raise InputProblem(f"{show(text)} names no split. Write train, train[:1000], train[80%:] or train+test.")
+        if known and named[1] not in known:
+            raise InputProblem(unknown(f"{dataset} holds no such split:", named[1], known))
+    return text
+
+
+def saved_splits(path: Path) -> tuple[str, ...]:
+    """Name the splits in a folder that `save_to_disk` wrote; none if it is no such folder."""
+    try:
+        if (path / _SAVED_SPLITS).is_file():
+            return tuple(json.loads((path / _SAVED_SPLITS).read_text(encoding="utf-8"))["splits"])
+        if (path / _SAVED_ROWS).is_file():
+            return (json.loads((path / _SAVED_ROWS).read_text(encoding="utf-8"))["_split"] or "train",)
+    except (ValueError, KeyError, TypeError):
+        raise InputProblem(f"{path} was written by `save_to_disk`, but its list of splits is damaged.") from None
+    return ()
 
 
 def resolve_model(text: str, folder: Path) -> str:
@@ -43,7 +92,7 @@ def resolve_model(text: str, folder: Path) -> str:
     path = _absolute(text, folder)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf"):
         return str(path)
-    is_local = text.startswith(("./", "../", "/", "~")) or text in (".", "..") or text.lower().endswith(".gguf")
+    is_local = _is_local(text) or text.lower().endswith(".gguf")
     if path.is_file():
         raise InputProblem(f"{show(text)} is a file, but no GGUF file. Name the folder of the model.")
     if is_local:
@@ -86,6 +135,10 @@ def resolve_code_dir(text: str, folder: Path) -> str:
     if not path.is_dir():
         raise InputProblem(f"there is no folder {show(text)} ({path}). Paths are relative to the file that names them.")
     return str(path)
+
+
+def _is_local(text: str) -> bool:
+    return text.startswith(("./", "../", "/", "~")) or text in (".", "..")
 
 
 def _absolute(text: str, folder: Path) -> Path:

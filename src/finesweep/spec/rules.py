@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_faults
+from finesweep.spec.data_rules import data_faults
 from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.function_rules import function_faults
@@ -150,6 +151,8 @@ def _read_training(value: Any, kind: type[Settings]) -> tuple[Settings | None, f
 
 def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _space_faults(draft)
+    if draft.data is not None:
+        yield from data_faults(draft.data, draft.task)
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)

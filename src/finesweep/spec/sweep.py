@@ -74,8 +74,9 @@ Share = Annotated[Float, Field(gt=0, lt=1)]
 class DataSpec(Model):
     """Rows to learn from and to be judged by. Paths are absolute once resolved; columns are named by key.
 
-    Without `dataset` the three splits are files; with it they are names of its splits. A number for validation or test
-    is the share of the training rows that is set aside, in classification with the same share of every class.
+    Without `dataset` the three splits are files; with it they are names of its splits, sliced perhaps: train[:1000]. A
+    number for validation or test is the share of the training rows that is set aside: by chance, in classification with
+    the same share of every class, of a .txt file its last part.
     """
 
     dataset: str | None = Field(default=None, min_length=1)  # hub id, or a folder written by `save_to_disk`
@@ -87,14 +88,12 @@ class DataSpec(Model):
     format: Literal["prompt-completion", "messages", "text"] = "prompt-completion"  # causal-lm
     text: str = "text"  # classification, regression: column of the input; causal-lm of format text: of the text
     text_pair: str | None = None  # classification, regression: column of a second input, as in question and passage
-    label: str = (
-        "label"  # classification: column of the class (multi-label: of lists of them); regression: of the number
-    )
+    label: str = "label"  # column of the class; multi-label: of a list of them, in CSV a|b; regression: of the number
     prompt: str = "prompt"  # causal-lm of format prompt-completion
     completion: str = "completion"  # the loss is on these tokens only
     messages: str = "messages"  # causal-lm of format messages: column of chats; the loss is on what the assistant says
     max_length: Int = Field(default=128, ge=8)  # tokens; longer rows are cut, texts are packed to it
-    max_train_rows: Int | None = Field(default=None, ge=1)
+    max_train_rows: Int | None = Field(default=None, ge=1)  # of packed text: blocks of max_length tokens
     max_validation_rows: Int | None = Field(default=None, ge=1)
     incomplete: Literal["refuse", "leave-out"] = "refuse"  # rows with empty text or without a label
     seed: Int = Field(default=0, ge=0, lt=2**32)  # which rows are taken where there are limits or shares

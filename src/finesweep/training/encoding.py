@@ -1,14 +1,20 @@
 """How rows become token ids, and token ids a batch.
 
 In: texts and targets, a tokenizer. Out: token ids with their labels, padded tensors. It must not know files or trials.
+Chats and packed text have modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -16,43 +22,91 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 Labels = int | float | list[float] | list[int]  # a class, a number, 0.0 or 1.0 for each class, a token at each place
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase, which is untyped here
 
+_CHUNK = 1000  # rows tokenised at a time
+
 
 @dataclass(frozen=True, slots=True)
-class EncodedRow:
-    input_ids: list[int]
-    labels: Labels
-    is_truncated: bool
+class Encoded:
+    table: pa.Table  # input_ids, labels, for pairs of texts token_type_ids: what a model is given, row by row
+    n_cut: int = 0  # rows that are longer than max_length
+    n_left_out: int = 0  # rows of which nothing that bears loss comes before max_length
 
 
 def encode_labelled(
-    tokenizer: Tokenizer, texts: Sequence[str], targets: Sequence[int], *, max_length: int
-) -> list[EncodedRow | None]:
-    """Tokenise texts, cut at `max_length`; a target is the number of its class."""
-    batch = tokenizer(list(texts), truncation=True, max_length=max_length)
-    return [
-        EncodedRow(input_ids=ids, labels=target, is_truncated=_is_cut(batch, row, len(ids), max_length))
-        for row, (ids, target) in enumerate(zip(batch["input_ids"], targets, strict=True))
-    ]
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    targets: Sequence[int | float | list[float]],
+    *,
+    max_length: int,
+) -> Encoded:
+    """Tokenise texts, or pairs of them, cut at `max_length`; of a pair the longer one is cut."""
+    tables, n_cut = [], 0
+    for chunk in chunks(len(texts)):
+        second = None if pairs is None else list(pairs[chunk])
+        types = None if pairs is not None else False  # None: as the model wants it; of one text they are all 0
+        batch = tokenizer(
+            list(texts[chunk]),
+            second,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=types,
+        )
+        n_cut += sum(_is_cut(batch, row, len(ids), max_length) for row, ids in enumerate(batch["input_ids"]))
+        columns = {name: token_lists(batch[name]) for name in ("input_ids", "token_type_ids") if name in batch}
+        tables.append(pa.table({**columns, "labels": pa.array(targets[chunk])}))
+    return Encoded(pa.concat_tables(tables), n_cut)
 
 
-def encode_completion(
+def encode_completions(
     tokenizer: Tokenizer, prompts: Sequence[str], completions: Sequence[str], *, max_length: int
-) -> list[EncodedRow | None]:
-    """Join prompt, completion and end-of-text token; the prompt bears no loss.
+) -> Encoded:
+    """Join prompt, completion and end-of-text token; the prompt bears no loss."""
+    end = [tokenizer.eos_token_id]
+    tables, n_cut, n_left_out = [], 0, 0
+    for chunk in chunks(len(prompts)):
+        prompt_ids = tokenizer(list(prompts[chunk]), return_attention_mask=False)["input_ids"]
+        answers = tokenizer(list(completions[chunk]), add_special_tokens=False, return_attention_mask=False)
+        rows = []
+        for before, answer in zip(prompt_ids, answers["input_ids"], strict=True):
+            before = before[:-1] if before[-1:] == end else before  # some tokenizers end every text by themselves
+            rows.append(([*before, *answer, *end], [IGNORED] * len(before) + answer + end))
+        table, n_long, n_empty = cut_rows(rows, max_length=max_length)
+        tables.append(table)
+        n_cut, n_left_out = n_cut + n_long, n_left_out + n_empty
+    return Encoded(pa.concat_tables(tables), n_cut, n_left_out)
 
-    A row is None when its prompt alone fills `max_length` and nothing is left to learn from.
+
+def chunks(n_rows: int) -> Iterable[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, n_rows, _CHUNK))
+
+
+def cut_rows(rows: Iterable[tuple[list[int], list[int]]], *, max_length: int) -> tuple[pa.Table, int, int]:
+    """Cut ids and labels at `max_length`; count the rows cut, and those left out because no loss-bearing token is left.
+
+    The first token of a row bears none: nothing stands before it.
     """
-    prompt_ids = tokenizer(list(prompts))["input_ids"]
-    completion_ids = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-    rows: list[EncodedRow | None] = []
-    for before, after in zip(prompt_ids, completion_ids, strict=True):
-        ids = [*before, *after, tokenizer.eos_token_id]
-        labels = [IGNORED] * len(before) + ids[len(before) :]
-        if len(before) >= max_length:
-            rows.append(None)
-        else:
-            rows.append(EncodedRow(ids[:max_length], labels[:max_length], is_truncated=len(ids) > max_length))
-    return rows
+    given = list(rows)
+    kept = [(ids, labels) for ids, labels in given if any(label != IGNORED for label in labels[1:max_length])]
+    columns = {
+        "input_ids": token_lists([ids[:max_length] for ids, _ in kept]),
+        "labels": token_lists([labels[:max_length] for _, labels in kept]),
+    }
+    return pa.table(columns), sum(len(ids) > max_length for ids, _ in kept), len(given) - len(kept)
+
+
+def token_lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    """Lay rows of small integers end to end: Arrow's own conversion of nested lists takes several times as long."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def row_lengths(rows: datasets.Dataset) -> list[int]:
+    """Return the tokens in each row, without reading them all."""
+    lengths: list[int] = pc.list_value_length(rows.with_format("arrow")["input_ids"][:]).to_pylist()
+    return lengths
 
 
 def collator(pad_id: int) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]:
@@ -62,15 +116,20 @@ def collator(pad_id: int) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, t
         longest = max(len(row["input_ids"]) for row in rows)
         input_ids = torch.full((len(rows), longest), pad_id)  # (batch, sequence)
         attention_mask = torch.zeros_like(input_ids)
+        token_type_ids = torch.zeros_like(input_ids)
+        of_pairs = "token_type_ids" in rows[0]
         per_token = is_per_token(rows[0]["labels"])
         labels = torch.full_like(input_ids, IGNORED) if per_token else torch.tensor([row["labels"] for row in rows])
         for i, row in enumerate(rows):
             n = len(row["input_ids"])
             input_ids[i, :n] = torch.tensor(row["input_ids"])
             attention_mask[i, :n] = 1
+            if of_pairs:
+                token_type_ids[i, :n] = torch.tensor(row["token_type_ids"])
             if per_token:
                 labels[i, :n] = torch.tensor(row["labels"])
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        return {**batch, "token_type_ids": token_type_ids} if of_pairs else batch
 
     return collate
 

@@ -16,6 +16,8 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Sampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from finesweep.training.encoding import row_lengths
+
 
 def train_sampler(
     rows: datasets.Dataset, arguments: transformers.TrainingArguments, *, drop_last: bool
@@ -23,7 +25,7 @@ def train_sampler(
     batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
     strategy, seed = arguments.train_sampling_strategy, arguments.seed
     if strategy == "group_by_length":
-        sampler: Any = _LengthGroups(batch_size, [len(ids) for ids in rows["input_ids"]], seed=seed)
+        sampler: Any = _LengthGroups(batch_size, row_lengths(rows), seed=seed)
     elif not drop_last:
         return None
     elif strategy == "sequential":

@@ -8,35 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import TransformersSweep, columns_of
-from finesweep.training.encoding import EncodedRow, encode_completion, encode_labelled
+from finesweep.training import report
+from finesweep.training.chats import check_can_chat, encode_chats
+from finesweep.training.encoding import Encoded, encode_completions, encode_labelled
 from finesweep.training.generation import keep_questions
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import load_tokenizer, max_positions
-from finesweep.training.rows import Label, Rows, class_labels, read_split
+from finesweep.training.packing import pack
+from finesweep.training.rows import Rows, read_rows
 from finesweep.training.scoring import Scoring, load_scoring
+from finesweep.training.sources import Source, source_of
+from finesweep.training.splits import limit, set_aside
+from finesweep.training.targets import Label, classes, targets
 from finesweep.training.whole_folder import write_whole
 
-LAYOUT = 2  # raise it when the cached files change their meaning
+LAYOUT = 3  # raise it when the cached files change their meaning
 
-_CHUNK = 1000  # rows tokenised at a time
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    n_train_rows: int
+    n_train_rows: int  # examples of an epoch; of packed text: blocks
     n_validation_rows: int
+    n_test_rows: int  # 0: there is no test split
+    n_train_tokens: int  # that the model is given in an epoch, padding aside
     labels: tuple[str, ...]  # of classification, in the order of the model's outputs
     data_fingerprint: str
     model_fingerprint: str
@@ -60,17 +70,20 @@ def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
             f"({most}). "
             f"Lower it to {most} or less, or choose another model."
         )
-    key, data_fingerprint = _fingerprints(spec, tokenizer)
+    data = source_of(spec.data)
+    key, data_fingerprint = _fingerprints(spec, data, tokenizer)
     folder = cache_dir / "data" / key
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                write_whole(folder, lambda beside: _write(spec, tokenizer, beside))
+                write_whole(folder, lambda beside: _write(spec, data, tokenizer, beside))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return Prepared(
-        n_train_rows=summary["n_train_rows"],
-        n_validation_rows=summary["n_validation_rows"],
+        n_train_rows=summary["n_rows"]["train"],
+        n_validation_rows=summary["n_rows"]["validation"],
+        n_test_rows=summary["n_rows"].get("test", 0),
+        n_train_tokens=summary["n_train_tokens"],
         labels=tuple(summary["labels"]),
         data_fingerprint=data_fingerprint,
         model_fingerprint=source.fingerprint,
@@ -81,123 +94,140 @@ def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
 
 
 def load_split(prepared: Prepared, split: str) -> datasets.Dataset:
-    """Map a tokenised split into memory: rows of input_ids and labels."""
+    """Map a tokenised split into memory: rows of input_ids and labels, of pairs of texts with token_type_ids."""
     return datasets.load_from_disk(str(prepared.folder / split))
 
 
 def quiet() -> None:
     """Keep the libraries from writing into the sweep's own output."""
+    import huggingface_hub
     import transformers
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs as errors is raised as well
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity(logging.ERROR)
 
 
-def _fingerprints(spec: TransformersSweep, tokenizer: Any) -> tuple[str, str]:
-    """Return the key of the tokenised rows, and what the rows themselves are recognised by."""
+def _fingerprints(spec: TransformersSweep, source: Source, tokenizer: Any) -> tuple[str, str]:
+    """Return the key of the tokenised rows, and what those that trials see are recognised by."""
     data = spec.data
-    columns = columns_of(data, spec.task).values()
-    chosen = [spec.task, *columns, data.max_train_rows, data.max_validation_rows, data.seed]
-    files = [_file_digest(str(getattr(data, split)), split) for split in ("train", "validation")]
-    rows = _digest([*chosen, *files])
+    chosen = [
+        spec.task,
+        *columns_of(data, spec.task).values(),
+        data.max_train_rows,
+        data.max_validation_rows,
+        data.seed,
+    ]
+    contents = [value if isinstance(value, float) else source.digest(split) for split, value in _given(spec).items()]
+    test = contents.pop() if "test" in _given(spec) else None
+    others = [
+        data.format if spec.task == "causal-lm" and data.format != "prompt-completion" else None,
+        data.incomplete if data.incomplete != "refuse" else None,
+        test if isinstance(test, float) else None,  # a split of its own changes nothing for the others
+    ]
+    rows = _digest([*chosen, *contents, *([others] if any(others) else [])])
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    tokens = [type(tokenizer).__name__, vocabulary, tokenizer.eos_token_id]
-    return _digest([LAYOUT, rows, data.max_length, *tokens]), rows
+    template = tokenizer.chat_template if data.format == "messages" else None
+    tokens = [type(tokenizer).__name__, vocabulary, tokenizer.eos_token_id, template]
+    return _digest([LAYOUT, rows, test, data.max_length, *tokens]), rows
 
 
-def _write(spec: TransformersSweep, tokenizer: Any, folder: Path) -> None:
+def _given(spec: TransformersSweep) -> dict[str, str | float]:
+    """Return what the sweep says of each split: what it is called, or its share of the training rows."""
+    values = {split: getattr(spec.data, split) for split in SPLITS}
+    return {split: value for split, value in values.items() if value is not None}
+
+
+def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path) -> None:
     data = spec.data
-    if spec.task == "causal-lm" and tokenizer.eos_token_id is None:
-        raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")
-    text_column, target_column = columns_of(data, spec.task).values()
-    train, validation = (
-        read_split(data, split, task=spec.task, columns=(text_column, target_column), scratch_dir=folder)
-        for split in ("train", "validation")
-    )
-    by_class = spec.task == "classification"
-    if spec.task == "causal-lm":
-        keep_questions({"prompt": validation.inputs, "completion": validation.targets}, folder)
-    encode: Callable[..., list[EncodedRow | None]] = encode_labelled if by_class else encode_completion
-    train = _choose(train, data.max_train_rows, seed=data.seed, by_class=by_class)
-    validation = _choose(validation, data.max_validation_rows, seed=data.seed, by_class=by_class)
-    labels: list[Label] = class_labels(train, validation, data) if by_class else []
-    notes = [*_balance_note(validation, labels), *_duplicates_note(train, validation)]
-    n_rows = {}
-    for split, rows in (("train", train), ("validation", validation)):
-        targets = [labels.index(target) for target in rows.targets] if labels else rows.targets
-        encoded: list[EncodedRow | None] = []
-        for start in range(0, len(rows), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            encoded += encode(tokenizer, rows.inputs[chunk], targets[chunk], max_length=data.max_length)
-        kept = [row for row in encoded if row is not None]
-        notes += _length_notes(split, encoded, kept, max_length=data.max_length)
-        if not kept:
-            raise DataError(
-                f'data.{split}: {getattr(data, split)}: in every row the column "{text_column}" alone fills '
-                f"data.max_length ({data.max_length} tokens). Raise max_length."
-            )
-        if split == "validation":  # scores do not depend on the order, and batches of like lengths need little padding
-            kept.sort(key=lambda row: len(row.input_ids))
-        n_rows[split] = len(kept)
-        table = {"input_ids": [row.input_ids for row in kept], "labels": [row.labels for row in kept]}
-        datasets.Dataset.from_dict(table).save_to_disk(str(folder / split))
-    summary = {
-        "n_train_rows": n_rows["train"],
-        "n_validation_rows": n_rows["validation"],
-        "labels": [str(label) for label in labels],
-        "notes": notes,
-    }
+    _check_tokenizer(spec, tokenizer)
+    splits, notes = _read_splits(spec, source, scratch_dir=folder)
+    found = classes(splits, column=data.label, task=spec.task)
+    notes += report.on_targets(splits, found, task=spec.task)
+    notes += report.on_duplicates(splits)
+    if spec.task == "causal-lm" and data.format != "text":
+        keep_questions(splits["validation"].columns, folder)
+    most_blocks = {"train": data.max_train_rows, "validation": data.max_validation_rows}
+    n_rows, n_train_tokens = {}, 0
+    for split, rows in splits.items():
+        encoded = _encode(spec, tokenizer, rows, found, most_blocks.get(split))
+        _check_any_left(rows, encoded, max_length=data.max_length)
+        notes += report.on_tokens(split, rows, encoded, spec)
+        table = encoded.table if split == "train" else _by_length(encoded.table)
+        n_rows[split] = len(table)
+        if split == "train":
+            n_train_tokens = report.n_tokens(table)
+        datasets.Dataset(table).save_to_disk(str(folder / split))
+    labels = [str(label) for label in found]
+    summary = {"n_rows": n_rows, "n_train_tokens": n_train_tokens, "labels": labels, "notes": notes}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
-def _choose(rows: Rows, most: int | None, *, seed: int, by_class: bool) -> Rows:
-    """Take a random choice that the seed fixes; in classification each class keeps its share."""
-    if most is None or most >= len(rows):
-        return rows
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    if by_class:
-        order.sort(key=lambda i: str(rows.targets[i]))
-    return rows.take(sorted(order[k * len(rows) // most] for k in range(most)))
+def _check_tokenizer(spec: TransformersSweep, tokenizer: Any) -> None:
+    if spec.task != "causal-lm":
+        return
+    if spec.data.format == "messages":
+        check_can_chat(tokenizer, model=spec.model.name)
+    elif tokenizer.eos_token_id is None:
+        raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")
 
 
-def _balance_note(validation: Rows, labels: Sequence[Label]) -> list[str]:
-    if not labels:
-        return []
-    label, n = Counter(validation.targets).most_common(1)[0]
-    share = n / len(validation)
-    return [f"{len(labels)} classes; always answering {str(label)!r} would score {share:.3f} accuracy in validation"]
+def _read_splits(spec: TransformersSweep, source: Source, *, scratch_dir: Path) -> tuple[dict[str, Rows], list[str]]:
+    """Read and check the rows of all splits, set aside those that are shares, and keep to the limits."""
+    data, task = spec.data, spec.task
+    splits, notes = {}, []
+    shares = {split: value for split, value in _given(spec).items() if isinstance(value, float)}
+    for split in (split for split in _given(spec) if split not in shares):
+        splits[split], said = read_rows(source.table(split, scratch_dir=scratch_dir), data, task)
+        notes += [f"{split}: {note}" for note in said]
+    if shares:
+        parts, said = set_aside(splits["train"], shares, seed=data.seed, task=task)
+        splits |= parts
+        notes += said
+    if task != "causal-lm" or data.format != "text":  # texts are limited in blocks
+        for split, most in (("train", data.max_train_rows), ("validation", data.max_validation_rows)):
+            splits[split] = limit(splits[split], most, seed=data.seed, task=task)
+    return {split: splits[split] for split in SPLITS if split in splits}, notes
 
 
-def _duplicates_note(train: Rows, validation: Rows) -> list[str]:
-    known = set(train.inputs)
-    n = sum(text in known for text in validation.inputs)
-    return [f"{n} of {len(validation)} validation rows have a text that is also in training"] if n else []
+def _encode(
+    spec: TransformersSweep, tokenizer: Any, rows: Rows, found: Sequence[Label], most_blocks: int | None
+) -> Encoded:
+    columns: Mapping[str, Sequence[Any]] = rows.columns
+    max_length = spec.data.max_length
+    if spec.task != "causal-lm":
+        wanted = targets(rows, found, task=spec.task)
+        return encode_labelled(tokenizer, columns["text"], columns.get("text_pair"), wanted, max_length=max_length)
+    match spec.data.format:
+        case "prompt-completion":
+            return encode_completions(tokenizer, columns["prompt"], columns["completion"], max_length=max_length)
+        case "messages":
+            return encode_chats(tokenizer, rows, max_length=max_length)
+        case "text":
+            texts = list(columns["text"])
+            if most_blocks is not None:  # a choice of chance among them
+                random.Random(spec.data.seed).shuffle(texts)
+            return pack(tokenizer, texts, max_length=max_length, most_blocks=most_blocks)
 
 
-def _length_notes(
-    split: str, encoded: Sequence[EncodedRow | None], kept: Sequence[EncodedRow], *, max_length: int
-) -> list[str]:
-    notes = []
-    if n_cut := sum(row.is_truncated for row in kept):
-        notes.append(f"{split}: {n_cut} of {len(kept)} rows are cut at {max_length} tokens ({n_cut / len(kept):.1%})")
-    if n_left_out := len(encoded) - len(kept):
-        notes.append(f"{split}: {n_left_out} rows are left out, their prompt alone fills {max_length} tokens")
-    return notes
-
-
-def _file_digest(path: str, split: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError as error:
+def _check_any_left(rows: Rows, encoded: Encoded, *, max_length: int) -> None:
+    if len(encoded.table) == 0:
+        what = "what stands before the assistant's words" if "messages" in rows.columns else "the prompt"
         raise DataError(
-            f"data.{split}: {path} cannot be read ({error.strerror}). Correct the path; it is relative to the file "
-            "that names it."
-        ) from error
+            f"{rows.where}: in every row {what} alone fills data.max_length ({max_length} tokens). Raise it."
+        )
+
+
+def _by_length(table: pa.Table) -> pa.Table:
+    """Sort rows that are only scored: their order does not matter, and batches of like lengths need little padding."""
+    lengths = pc.list_value_length(table["input_ids"])
+    order = pc.sort_indices(
+        pa.table({"length": lengths, "place": range(len(table))}), [("length", "ascending"), ("place", "ascending")]
+    )
+    return table.take(order)
 
 
 def _digest(parts: Sequence[Any]) -> str:

@@ -44,6 +44,7 @@ class Shared:
     train: datasets.Dataset
     validation: datasets.Dataset
     scoring: Scoring
+    n_train_tokens: int
 
 
 def train(
@@ -106,7 +107,8 @@ def _train(
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
     last_step = end_step(grid, schedule)
-    reporter.describe(_facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step))
+    facts = _facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step)
+    reporter.describe({**facts, "tokens_per_epoch": shared.n_train_tokens})
     _log.info(
         "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
         *(settings.method, trainer.trainable.n_trainable, trainer.trainable.n_total),

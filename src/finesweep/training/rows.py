@@ -1,163 +1,247 @@
-"""Read the rows of a split and check them, so that a fault is named by file, row, column and value.
+"""Check the rows of a table against the task, so that a fault is named by split, row, column and value.
 
-In: JSON lines, JSON, CSV or Parquet; which columns. Out: plain texts and targets. It must not know models or tokens.
+In: a table; which columns. Out: rows whose values have the types the task wants. It must not know models or tokens.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import tempfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
+from typing import Any
 
 import datasets
 
 from finesweep.errors import DataError
-from finesweep.spec.inputs import DATA_SUFFIXES
-from finesweep.spec.sweep import DataSpec, Task
+from finesweep.spec.sweep import DataSpec, Task, columns_of
+from finesweep.training.files import no_rows, show
+from finesweep.training.sources import Table
 
-Label = str | int
+ROLES = ("system", "developer", "user", "assistant", "tool")
+LABEL_SEPARATOR = "|"  # between several labels in a CSV cell
 
-_CSV_ENCODING = "utf-8-sig"  # UTF-8 with or without the mark that Excel puts at its beginning
-_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
-_SHOWN = 60  # characters of a value in a message
+CLASSIFICATIONS = ("classification", "multi-label-classification")
+
+_NAMED = 3  # incomplete rows in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    inputs: Sequence[str]
-    targets: Sequence[Label]  # classification: the class; causal-lm: the completion
+    where: str  # how a message begins that is about them
+    columns: Mapping[str, Sequence[Any]]  # by key of the data section
+    numbers: Sequence[int]  # the place of each in its source, from 1
+    class_names: tuple[str, ...] = ()  # in the order that the data set itself gives them, where it does
+    is_document: bool = False  # one row, which a share cuts in parts
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.numbers)
 
     def take(self, indices: Sequence[int]) -> Rows:
-        return Rows([self.inputs[i] for i in indices], [self.targets[i] for i in indices])
+        columns = {key: [values[i] for i in indices] for key, values in self.columns.items()}
+        return replace(self, columns=columns, numbers=[self.numbers[i] for i in indices])
 
 
-def read_split(data: DataSpec, split: str, *, task: Task, columns: tuple[str, str], scratch_dir: Path) -> Rows:
-    """Read one split. Raises DataError for whatever keeps it from being trained on."""
-    path = Path(getattr(data, split))
-    where = f"data.{split}: {path}"
-    table = _read_table(path, where, scratch_dir)
-    keys = ("text", "label") if task == "classification" else ("prompt", "completion")
-    for key, column in zip(keys, columns, strict=True):
-        _check_column(table, column, where=where, key=key)
-    if len(table) == 0:
-        raise _no_rows(where)
-    inputs, targets = (table[column][:] for column in columns)
-    for row, (value, target) in enumerate(zip(inputs, targets, strict=True), start=1):
-        _check_text(value, f'{where}, row {row}, column "{columns[0]}"')
-        if task == "classification":
-            _check_label(target, f'{where}, row {row}, column "{columns[1]}"')
-        else:
-            _check_text(target, f'{where}, row {row}, column "{columns[1]}"')
-    return Rows(inputs, targets)
+def read_rows(table: Table, data: DataSpec, task: Task) -> tuple[Rows, list[str]]:
+    """Return the rows, and a note if some are left out. Raises DataError for what keeps them from being used."""
+    wanted = columns_of(data, task)
+    for key, column in wanted.items():
+        _check_column(table, column, key)
+    if len(table.rows) == 0:
+        raise no_rows(table.where)
+    incomplete: dict[int, str] = {}
+    columns = {
+        key: _read_column(table, column, _reader(table, key, task), incomplete) for key, column in wanted.items()
+    }
+    names = _class_names(table, wanted["label"]) if task in CLASSIFICATIONS else ()
+    rows = Rows(table.where, columns, range(1, len(table.rows) + 1), names, table.is_document)
+    return _leave_out(rows, incomplete, data) if incomplete else (rows, [])
 
 
-def class_labels(train: Rows, validation: Rows, data: DataSpec) -> list[Label]:
-    """Return the classes of the training rows in order. Raises DataError where they cannot be learnt or scored."""
-    counts = Counter(train.targets)
-    kinds = {type(label) for label in [*counts, *set(validation.targets)]}
-    if len(kinds) > 1:
-        raise DataError(
-            f'column "{data.label}" holds text in some rows and whole numbers in others ({data.train}, '
-            f"{data.validation}). Write all labels in one way."
-        )
-    if len(counts) == 1:
-        raise DataError(
-            f'data.train: {data.train}, column "{data.label}" has one class only ({next(iter(counts))!r}). '
-            "A classifier needs at least two: give more rows or another column as data.label."
-        )
-    for row, label in enumerate(validation.targets, start=1):
-        if label not in counts:
-            raise DataError(
-                f'data.validation: {data.validation}, row {row}, column "{data.label}": the class {_show(label)} is in '
-                f"no training row ({data.train}), so it cannot be learnt. Move rows of it to the training file or "
-                "remove them here."
-            )
-    return sorted(counts)
+class _IncompleteError(Exception):
+    """A row says too little to be used; the text says how."""
 
 
-def _read_table(path: Path, where: str, scratch_dir: Path) -> datasets.Dataset:
-    if path.suffix not in DATA_SUFFIXES:
-        raise DataError(f'{where}: the ending "{path.suffix}" is unknown. Known: {", ".join(DATA_SUFFIXES)}.')
-    if not path.is_file():
-        raise DataError(f"{where} is not there. Correct the path; it is relative to the file that names it.")
-    if path.suffix != ".parquet" and not path.read_bytes().strip():
-        raise _no_rows(where)
-    with tempfile.TemporaryDirectory(dir=scratch_dir) as folder:
-        options = {"cache_dir": folder, "keep_in_memory": True}
-        try:
-            if path.suffix == ".parquet":
-                return datasets.Dataset.from_parquet(str(path), **options)
-            if path.suffix == ".csv":
-                # all columns as text: a guess by chunks would make numbers of some labels and not of others
-                text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
-                how = {"features": text_columns, "na_filter": False, "encoding": _CSV_ENCODING}
-                return datasets.Dataset.from_csv(str(path), **how, **options)
-            return datasets.Dataset.from_json(str(path), **options)
-        except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-            cause = str(error.__cause__ or error).split("\n")[0]
-            if any(words in cause for words in _NO_ROWS):
-                raise _no_rows(where) from error
-            reason = _json_fault(path) if path.suffix == ".jsonl" else None
-            raise DataError(f"{where} cannot be read: {reason or cause}. Mend the file.") from error
+class _WrongError(Exception):
+    """A value is of no use whatever the row; the text says what it is and what is wanted."""
 
 
-def _no_rows(where: str) -> DataError:
-    return DataError(f"{where} holds no rows. Give a file with at least one.")
-
-
-def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding=_CSV_ENCODING, newline="") as file:
-        return next(csv.reader(file))
-
-
-def _json_fault(path: Path) -> str | None:
-    """Name the first line that is no JSON object."""
-    with path.open(encoding="utf-8") as file:
-        for row, line in enumerate(file, start=1):
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                return f"row {row} is no JSON ({error.msg} at column {error.colno}): {_show(line.strip())}"
-            if not isinstance(value, dict):
-                return f"row {row} is no JSON object: {_show(value)}"
-    return None
-
-
-def _check_column(table: datasets.Dataset, column: str, *, where: str, key: str) -> None:
-    if column not in table.column_names:
-        near = get_close_matches(column, table.column_names, n=1)
+def _check_column(table: Table, column: str, key: str) -> None:
+    known = table.rows.column_names
+    if column not in known:
+        near = get_close_matches(column, known, n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
         raise DataError(
-            f'{where} has no column "{column}" (data.{key}).{hint} It has: {", ".join(table.column_names)}. '
+            f'{table.where} has no column "{column}" (data.{key}).{hint} It has: {", ".join(known)}. '
             f"Name one of them as data.{key}."
         )
 
 
-def _check_text(value: object, where: str) -> None:
-    if not isinstance(value, str):
-        raise DataError(f"{where} holds {_show(value)} ({type(value).__name__}), not text. Write it as text.")
-    if not value.strip():
-        raise DataError(f"{where} holds empty text ({_show(value)}). Remove the row or fill it.")
+def _read_column(table: Table, column: str, read: Callable[[Any], Any], incomplete: dict[int, str]) -> Sequence[Any]:
+    """Read every value, and note in `incomplete` what is wrong with which row."""
+    values: list[Any] = []
+    for index, value in enumerate(_named_classes(table, column)):
+        try:
+            values.append(read(value))
+        except _IncompleteError as error:
+            incomplete.setdefault(index, f'row {index + 1}, column "{column}" {error}')
+            values.append(None)
+        except _WrongError as error:
+            raise DataError(f'{table.where}, row {index + 1}, column "{column}" {error}') from None
+    return values
 
 
-def _check_label(value: object, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+def _class_names(table: Table, column: str) -> tuple[str, ...]:
+    """Return the names that a data set keeps beside the numbers of its classes."""
+    feature = table.rows.features[column]
+    feature = getattr(feature, "feature", feature)  # of a list
+    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+
+
+def _named_classes(table: Table, column: str) -> Sequence[Any]:
+    """Return a column's values, classes by their names; -1 is how `datasets` marks a row without one."""
+    values: Sequence[Any] = table.rows[column][:]
+    names = (*_class_names(table, column), None)
+    if len(names) == 1:
+        return values
+    return [
+        [names[label] for label in value] if isinstance(value, list) else names[-1 if value is None else value]
+        for value in values
+    ]
+
+
+def _leave_out(rows: Rows, incomplete: Mapping[int, str], data: DataSpec) -> tuple[Rows, list[str]]:
+    n = len(rows)
+    if len(incomplete) == n:
+        raise DataError(f"{rows.where}: all {n} rows are incomplete: {_some(incomplete)}. Fill them.")
+    if data.incomplete == "refuse":
         raise DataError(
-            f"{where} holds {_show(value)} ({type(value).__name__}); a label is text or a whole number. "
-            "Remove the row or correct it."
+            f"{rows.where}: {len(incomplete)} of {n} rows are incomplete: {_some(incomplete)}. Fill or remove them, or "
+            "set data.incomplete: leave-out."
         )
+    kept = rows.take([index for index in range(n) if index not in incomplete])
+    return kept, [f"{len(incomplete)} of {n} rows are incomplete and left out: {_some(incomplete)}"]
+
+
+def _some(incomplete: Mapping[int, str]) -> str:
+    first = [incomplete[index] for index in sorted(incomplete)[:_NAMED]]
+    return "; ".join(first) + ("; ..." if len(incomplete) > _NAMED else "")
+
+
+# --- one value --------------------------------------------------------------------------------------------------
+
+
+def _reader(table: Table, key: str, task: Task) -> Callable[[Any], Any]:
+    """Return the function that reads a value of one column, or raises _IncompleteError or _WrongError."""
+    if key == "messages":
+        return _chat
+    if key != "label":
+        return _text
+    match task:
+        case "regression":
+            return _number_in_text if table.is_text else _number
+        case "multi-label-classification":
+            return _labels_in_text if table.is_text else _labels
+        case _:
+            return _label
+
+
+def _text(value: Any) -> str:
+    if _is_missing(value):
+        raise _IncompleteError(f"holds no text ({show(value)})")
+    if not isinstance(value, str):
+        raise _WrongError(f"holds {_typed(value)}, not text. Write it as text.")
+    if not value.strip():
+        raise _IncompleteError(f"holds empty text ({show(value)})")
+    return value
+
+
+def _label(value: Any) -> str | int:
+    if _is_missing(value):
+        raise _IncompleteError(f"holds no label ({show(value)})")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _WrongError(f"holds {_typed(value)}; a label is text or a whole number. Remove the row or correct it.")
     if isinstance(value, str) and not value.strip():
-        raise DataError(f"{where} holds an empty label ({_show(value)}). Remove the row or fill it.")
+        raise _IncompleteError(f"holds an empty label ({show(value)})")
+    return value
 
 
-def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+def _labels(value: Any) -> tuple[str | int, ...]:
+    """Read the labels of a row, which may be none at all."""
+    if _is_missing(value):
+        raise _IncompleteError(f"holds no list of labels ({show(value)}); one without any is []")
+    if not isinstance(value, list):
+        raise _WrongError(f"holds {_typed(value)}, not a list of labels. Write [{show(value)}].")
+    try:
+        return tuple(dict.fromkeys(_label(label) for label in value))
+    except _IncompleteError as error:
+        raise _WrongError(f"{error} in a list of labels. Remove it there.") from None
+
+
+def _labels_in_text(value: str) -> tuple[str | int, ...]:
+    """Read a cell of CSV: a|b. An empty one is a row without labels."""
+    if value.strip().startswith("["):
+        raise _WrongError(
+            f"holds {show(value)}; in CSV several labels are written a{LABEL_SEPARATOR}b, without brackets."
+        )
+    if not value.strip():
+        return ()
+    return _labels([label.strip() for label in value.split(LABEL_SEPARATOR)])
+
+
+def _number(value: Any) -> float:
+    if _is_missing(value):
+        raise _IncompleteError(f"holds no number ({show(value)})")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _WrongError(f"holds {_typed(value)}, not a number. Write it as a number.")
+    if not math.isfinite(value):
+        raise _WrongError(f"holds {show(value)}, which is not finite. Remove the row or correct it.")
+    return float(value)
+
+
+def _number_in_text(value: str) -> float:
+    if not value.strip():
+        raise _IncompleteError(f"holds no number ({show(value)})")
+    try:
+        return _number(float(value))
+    except ValueError:
+        raise _WrongError(
+            f"holds {show(value)}, which is no number. Write it with a decimal point, as in 3.5."
+        ) from None
+
+
+def _chat(value: Any) -> list[dict[str, str]]:
+    """Read a chat: messages of role and content, of which the assistant says at least one."""
+    if not value:
+        raise _IncompleteError(f"holds no messages ({show(value)})")
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+        raise _WrongError(f"holds {_typed(value)}, not a list of messages. {_MESSAGES}")
+    chat = [_message(message, f"message {place}") for place, message in enumerate(value, start=1)]
+    if not any(message["role"] == "assistant" for message in chat):
+        raise _IncompleteError("holds a chat in which the assistant says nothing, so that there is nothing to learn")
+    return chat
+
+
+_MESSAGES = 'Write [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
+
+
+def _message(message: Mapping[str, Any], name: str) -> dict[str, str]:
+    for key in ("role", "content"):
+        if key not in message:
+            raise _WrongError(f'holds {name} without "{key}" (it has: {", ".join(message)}). {_MESSAGES}')
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise _WrongError(f"holds {name} of the role {show(role)}. Known: {', '.join(ROLES)}.")
+    if content is not None and not isinstance(content, str):
+        raise _WrongError(f"holds {name} with the content {_typed(content)}, not text. Write it as text.")
+    if content is None or (not content.strip() and role != "system"):
+        raise _IncompleteError(f"holds {name} (of the {role}) without text ({show(content)})")
+    return {"role": role, "content": content}
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _typed(value: Any) -> str:
+    return f"{show(value)} ({type(value).__name__})"

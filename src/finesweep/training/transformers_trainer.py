@@ -15,7 +15,7 @@ import torch
 
 from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
-from finesweep.spec.sweep import TransformersSweep
+from finesweep.spec.sweep import DataSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.memory import forget_trial
@@ -55,7 +55,7 @@ class TransformersTrainerFactory:
     def _check_unchanged(self, prepared: Prepared) -> None:
         if self.data_fingerprint not in (None, prepared.data_fingerprint):
             raise DataError(
-                f"data: {self.spec.data.train} or {self.spec.data.validation} has changed since the sweep began "
+                f"data: {_named(self.spec.data)} has changed since the sweep began "
                 f"(fingerprint {self.data_fingerprint}, now {prepared.data_fingerprint}). Restore the file, or begin a "
                 "new sweep under another --name."
             )
@@ -89,7 +89,14 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
         train=load_split(prepared, "train"),
         validation=load_split(prepared, "validation"),
         scoring=prepared.scoring,
+        n_train_tokens=prepared.n_train_tokens,
     )
+
+
+def _named(data: DataSpec) -> str:
+    """Name where the rows of trials come from."""
+    files = [value for value in (data.train, data.validation) if isinstance(value, str)]
+    return data.dataset or " or ".join(files)
 
 
 def check_devices(spec: TransformersSweep) -> None:

@@ -7,16 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from finesweep.spec.inputs import InputProblem, resolve_data, resolve_folder, resolve_model, resolve_results
+from finesweep.spec.inputs import (
+    InputProblem,
+    resolve_data,
+    resolve_dataset,
+    resolve_folder,
+    resolve_model,
+    resolve_results,
+    resolve_split,
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    (tmp_path / "rows.txt").write_text("x\n")
+    (tmp_path / "rows.xlsx").write_text("x\n")
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     (tmp_path / "model").mkdir()
     (tmp_path / "sub").mkdir()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "unseen"]}')
+    for name, split in (("one", '"unseen"'), ("nameless", "null"), ("damaged", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text(f'{{"_split": {split}}}')
     return tmp_path
 
 
@@ -38,7 +51,8 @@ def test_data_under_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatc
             'there is no file "none.jsonl" ({0}/none.jsonl). Paths are relative to the file that names them.',
         ),
         ("sub", '"sub" is a folder ({0}/sub). Name the file of rows in it.'),
-        ("rows.txt", 'the ending ".txt" is unknown. Known: .csv, .json, .jsonl, .parquet.'),
+        ("rows.xlsx", 'the ending ".xlsx" is unknown. Known: .arrow, .csv, .json, .jsonl, .parquet, .txt.'),
+        ("saved", '"saved" is a folder of `save_to_disk`. Name it as data.dataset, and its split here.'),
         ("a\0b", '"a\\u0000b" is no path.'),
         ("~nobody-of-this-name/x", '"~nobody-of-this-name/x" is no path: Could not determine home directory.'),
     ],
@@ -47,6 +61,63 @@ def test_data_that_is_not_there(folder: Path, text: str, message: str) -> None:
     with pytest.raises(InputProblem) as caught:
         resolve_data(text, folder)
     assert str(caught.value) == message.format(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "resolved"),
+    [("saved", "{0}/saved"), ("./one", "{0}/one"), ("imdb", "imdb"), ("stanfordnlp/imdb", "stanfordnlp/imdb")],
+)
+def test_data_sets(folder: Path, text: str, resolved: str) -> None:
+    assert resolve_dataset(text, folder) == resolved.format(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows.jsonl", '"rows.jsonl" is a file. Name it as data.train, and leave data.dataset out.'),
+        ("sub", '"sub" is a folder ({0}/sub), but none that `save_to_disk` of datasets has written: it holds neither'),
+        ("damaged", "{0}/damaged was written by `save_to_disk`, but its list of splits is damaged."),
+        ("./none", 'there is no folder "./none" ({0}/none).'),
+        ("a/b/c", 'there is no folder "a/b/c" ({0}/a/b/c). Paths are relative to the file that names them; a data set'),
+    ],
+)
+def test_data_sets_that_are_not_there(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputProblem) as caught:
+        resolve_dataset(text, folder)
+    assert str(caught.value).startswith(message.format(folder))
+
+
+@pytest.mark.parametrize(
+    ("split", "dataset"),
+    [
+        ("train[:1000]+unseen[80%:]", "saved"),
+        ("train[10:20%](pct1_dropremainder)", "saved"),
+        ("unseen", "one"),
+        ("train", "nameless"),
+        ("whatever[:-5]", "org/name"),  # only the hub knows its splits
+    ],
+)
+def test_splits(folder: Path, split: str, dataset: str) -> None:
+    assert resolve_split(split, resolve_dataset(dataset, folder)) == split
+
+
+@pytest.mark.parametrize(
+    ("split", "dataset", "message"),
+    [
+        (
+            "unsen",
+            "saved",
+            'saved holds no such split: "unsen" is unknown; did you mean "unseen"? Known: train, unseen.',
+        ),
+        ("train", "one", 'one holds no such split: "train" is unknown. Known: unseen.'),
+        ("v.jsonl/x", "saved", '"v.jsonl/x" names no split. Write train, train[:1000], train[80%:] or train+test.'),
+        ("train[:10", "org/name", '"train[:10" names no split.'),
+    ],
+)
+def test_splits_that_are_not_there(folder: Path, split: str, dataset: str, message: str) -> None:
+    with pytest.raises(InputProblem) as caught:
+        resolve_split(split, resolve_dataset(dataset, folder))
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +141,7 @@ def test_models(folder: Path, text: str, resolved: str) -> None:
         ("../none", 'there is no model at "../none"'),
         ("/none/at/all", 'there is no model at "/none/at/all"'),
         ("none.gguf", 'there is no model at "none.gguf"'),
-        ("rows.txt", '"rows.txt" is a file, but no GGUF file. Name the folder of the model.'),
+        ("rows.xlsx", '"rows.xlsx" is a file, but no GGUF file. Name the folder of the model.'),
         ("a b", '"a b" is neither a folder here nor a hub id. Write org/name, a path that begins with ./'),
         ("org/name/extra", '"org/name/extra" is neither a folder here nor a hub id.'),
         ("package:no_such_thing/model", 'the package "no_such_thing" is not installed here. Mind its spelling'),

@@ -1,0 +1,94 @@
+"""Read a file of rows, and name the place in it where it is broken.
+
+In: a path. Out: a table in memory. It must not know what the columns mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+
+from finesweep.errors import DataError
+from finesweep.spec.inputs import DATA_SUFFIXES
+
+_CSV_ENCODING = "utf-8-sig"  # UTF-8 with or without the mark that Excel puts at its beginning
+_NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
+_ARROW_FILE = b"ARROW1"  # begins the file format; the stream format, which `save_to_disk` writes, begins otherwise
+_SHOWN = 60  # characters of a value in a message
+
+
+def open_file(path: Path, *, where: str, text_column: str, scratch_dir: Path) -> datasets.Dataset:
+    """Read a file. `where` begins every message; a .txt file is one row, its line breaks kept. Raises DataError."""
+    if path.suffix not in DATA_SUFFIXES:
+        raise DataError(f'{where}: the ending "{path.suffix}" is unknown. Known: {", ".join(DATA_SUFFIXES)}.')
+    if not path.is_file():
+        raise DataError(f"{where} is not there. Correct the path; it is relative to the file that names it.")
+    if path.suffix not in (".parquet", ".arrow") and not path.read_bytes().strip():
+        raise no_rows(where)
+    with tempfile.TemporaryDirectory(dir=scratch_dir) as folder:
+        try:
+            return _read(path, text_column, cache_dir=folder)
+        except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:  # pyarrow's are both
+            cause = str(error.__cause__ or error).split("\n")[0]
+            if any(words in cause for words in _NO_ROWS):
+                raise no_rows(where) from error
+            reason = _json_fault(path) if path.suffix == ".jsonl" else None
+            raise DataError(f"{where} cannot be read: {reason or cause}. Mend the file.") from error
+
+
+def no_rows(where: str) -> DataError:
+    return DataError(f"{where} holds no rows. Give a file with at least one.")
+
+
+def show(value: object) -> str:
+    """Write a value as messages do, shortened."""
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+
+
+def _read(path: Path, text_column: str, *, cache_dir: str) -> datasets.Dataset:
+    options = {"cache_dir": cache_dir, "keep_in_memory": True}
+    match path.suffix:
+        case ".parquet":
+            return datasets.Dataset.from_parquet(str(path), **options)
+        case ".arrow":
+            return datasets.Dataset(_arrow_table(path))
+        case ".txt":
+            return datasets.Dataset.from_dict({text_column: [path.read_text(encoding=_CSV_ENCODING)]})
+        case ".csv":
+            # all columns as text: a guess by chunks would make numbers of some labels and not of others
+            text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
+            how = {"features": text_columns, "na_filter": False, "encoding": _CSV_ENCODING}
+            return datasets.Dataset.from_csv(str(path), **how, **options)
+        case _:
+            return datasets.Dataset.from_json(str(path), **options)
+
+
+def _arrow_table(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+        source.seek(0)
+        return (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
+
+
+def _csv_header(path: Path) -> list[str]:
+    with path.open(encoding=_CSV_ENCODING, newline="") as file:
+        return next(csv.reader(file))
+
+
+def _json_fault(path: Path) -> str | None:
+    """Name the first line that is no JSON object."""
+    with path.open(encoding="utf-8") as file:
+        for row, line in enumerate(file, start=1):
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                return f"row {row} is no JSON ({error.msg} at column {error.colno}): {show(line.strip())}"
+            if not isinstance(value, dict):
+                return f"row {row} is no JSON object: {show(value)}"
+    return None
