@@ -8,6 +8,7 @@ from finesweep.events import Value
 from finesweep.spec.capabilities import sampler_notes
 from finesweep.spec.faults import Finding
 from finesweep.spec.function_rules import function_notes
+from finesweep.spec.model_rules import model_notes, possible_values
 from finesweep.spec.objective_rules import cost_notes, objective_notes
 from finesweep.spec.reference_rules import absent_parameters
 from finesweep.spec.settings import has_effect
@@ -58,6 +59,7 @@ def _training_notes(spec: TransformersSweep, fixed: Mapping[str, Value]) -> Iter
     yield from objective_notes(study, {**METRICS[spec.task], **GENERATION_METRICS})
     yield from cost_notes(study)
     yield from _data_notes(spec.data, spec.task)
+    yield from model_notes(spec, possible_values(study.parameters, fixed))
     if "method" in fixed:
         for name in sorted(spec.training.model_fields_set):
             if not has_effect(name, method=fixed["method"]):

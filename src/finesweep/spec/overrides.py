@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ _OPTIONAL_SECTIONS: frozenset[KeyPath] = frozenset(
         *("evaluation", "evaluation.metrics", "evaluation.generation", "evaluation.generation.scorers"),
     )
 )
+
+# Sections for which a file may give one of their keys alone.
+_SHORT: Mapping[KeyPath, str] = {("model",): "name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ def apply_override(values: dict[str, Any], override: Override) -> KeyPath | Faul
         path.append(step)
         if isinstance(here, dict) and here.get(str(step)) is None:
             here[str(step)] = {}
+        if tuple(path) in _SHORT and isinstance(here[step], str):
+            here[step] = {_SHORT[tuple(path)]: here[step]}
         here = here[step]
     if isinstance(here, dict):
         here[last] = override.value

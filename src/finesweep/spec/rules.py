@@ -17,6 +17,7 @@ from finesweep.spec.data_rules import data_faults
 from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.function_rules import function_faults
+from finesweep.spec.model_rules import checkpointing_faults, model_faults, possible_values
 from finesweep.spec.objective_rules import metric_faults, objective_paths, several_faults, time_faults
 from finesweep.spec.parameters import (
     BranchedParameter,
@@ -254,17 +255,11 @@ def _method_faults(draft: Draft) -> Iterator[Finding]:
         at = ROOT if "warmup_ratio" in draft.parameters else ("training",)
         message = "warmup_ratio and warmup_steps are two ways to say one thing. Keep one of them."
         yield Finding((*at, "warmup_ratio"), message)
-    if draft.model is None or draft.model.quantize is None:
-        return
-    method = draft.parameters.get("method")
-    methods = method.choices if isinstance(method, CategoricalParameter) else (draft.fixed.get("method", "full"),)
-    others = [str(choice) for choice in methods if choice != "lora"]
-    if others and "method" not in draft.unread:
-        message = (
-            f"weights of {draft.model.quantize} cannot be trained by method {', '.join(others)}, only adapters beside"
-            " them. Set training.method to lora, or leave quantize out."
-        )
-        yield Finding(("model", "quantize"), message)
+    possible = possible_values(draft.parameters, draft.fixed)
+    if draft.model is not None:
+        yield from model_faults(draft.model, possible)
+    if draft.training is not None:
+        yield from checkpointing_faults(draft.training.model_extra or {}, possible.get("method", []))
 
 
 def _batch_faults(draft: Draft) -> Iterator[Finding]:

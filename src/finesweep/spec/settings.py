@@ -111,6 +111,10 @@ _FORMER: Mapping[str, str] = {  # not fields of transformers 5, but often looked
     "max_seq_length": "write `max_length` under `data`",
     "max_length": "write `max_length` under `data`",
 }
+_RENAMED: Mapping[str, str] = {  # the former still do, with a warning
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 _REFUSED_CHOICES: Mapping[str, Mapping[str, str]] = {
     "lr_scheduler_type": {
         "reduce_lr_on_plateau": "it needs transformers' own evaluations, which a sweep does not run",
@@ -266,8 +270,8 @@ def batch_problem(settings: TrainingSpec) -> str | None:
 
 
 def transformers_arguments(settings: TrainingSpec) -> dict[str, Any]:
-    """Return just what is passed on to TrainingArguments as it stands."""
-    return dict(settings.model_extra or {})
+    """Return just what is passed on to TrainingArguments as it stands, but by its present name."""
+    return {_RENAMED.get(name, name): value for name, value in (settings.model_extra or {}).items()}
 
 
 def _problem(name: str, value: Any) -> str | None:

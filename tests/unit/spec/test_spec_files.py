@@ -165,6 +165,15 @@ def test_overrides_reach_into_sweep_and_study(files: Files) -> None:
     assert (spec.start_with[0]["batch_size"], spec.resources.devices, spec.artifacts.keep) == (32, "cpu", "none")
 
 
+def test_an_override_may_enter_a_section_that_the_file_gives_by_one_of_its_keys(files: Files) -> None:
+    files.edit("sweep", "model: org/some-model", "model: ../tiny")
+    (files.root / "tiny").mkdir()
+    model = files.load("model.dtype=bfloat16", "model.attention=eager").model
+    assert (model.name, model.dtype, model.attention) == (str(files.root / "tiny"), "bfloat16", "eager")
+    (fault,) = files.faults("model.dtyp=bfloat16")
+    assert fault.startswith('--set: model.dtyp: key "dtyp" is unknown; did you mean "dtype"?')
+
+
 def test_an_override_may_replace_an_item_of_a_list(files: Files) -> None:
     assert files.load("start_with.0={method: full}").start_with == ({"method": "full"},)
 
