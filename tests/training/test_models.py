@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import ModelSpec
+from finesweep.training.checkpoints import load_trained
 from finesweep.training.encoding import pad_id_of
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_model, load_tokenizer
@@ -134,3 +136,127 @@ def test_a_gguf_file_is_unpacked_once_and_trains(bench: Any, tmp_path: Path) -> 
     model, fresh = load_model(source, task="causal-lm", labels=(), pad_id=0, seed=0)
     assert not fresh
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(134.5e6, rel=1e-3)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub, as if downloaded: branch main and tag v1 of one model, whose weights differ. Offline."""
+    repository = tmp_path / "hub/models--somebody--tiny"
+    for reference, commit in (("main", "a" * 40), ("v1", "b" * 40)):
+        snapshot = repository / "snapshots" / commit
+        shutil.copytree(tiny_bert, snapshot)
+        if reference == "v1":
+            weights = load_file(snapshot / "model.safetensors")
+            save_file({name: tensor * 2 for name, tensor in weights.items()}, snapshot / "model.safetensors")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / reference).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return repository
+
+
+def test_a_revision_of_a_hub_model(hub: Path, tmp_path: Path) -> None:
+    options = {"task": "classification", "labels": ("a", "b"), "pad_id": 0, "seed": 0}
+    newest = resolve_model(ModelSpec(name="somebody/tiny"), cache_dir=tmp_path)
+    tagged = resolve_model(ModelSpec(name="somebody/tiny", revision="v1"), cache_dir=tmp_path)
+    assert newest.fingerprint == f"somebody/tiny@{'a' * 40}"
+    assert tagged.fingerprint == f"somebody/tiny@{'b' * 40}"
+    word = "bert.embeddings.word_embeddings.weight"
+    (one, _), (other, _) = load_model(newest, **options), load_model(tagged, **options)
+    assert torch.equal(one.state_dict()[word] * 2, other.state_dict()[word])
+    assert load_tokenizer(tagged)("w1 w2")["input_ids"]
+    (hub / "refs/v1").write_text("a" * 40)  # the tag moves: what was resolved stays what it was
+    again, _ = load_model(tagged, **options)
+    assert same(again, other)
+    with pytest.raises(ModelError, match=r'"somebody/tiny" at revision v2 is no folder here and cannot be had'):
+        resolve_model(ModelSpec(name="somebody/tiny", revision="v2"), cache_dir=tmp_path)
+
+
+def test_pickles_of_the_hub_are_not_loaded_unless_one_says_so(hub: Path, tmp_path: Path) -> None:
+    snapshot = hub / "snapshots" / ("a" * 40)
+    torch.save(load_file(snapshot / "model.safetensors"), snapshot / "pytorch_model.bin")
+    (snapshot / "model.safetensors").unlink()
+    options = {"task": "classification", "labels": ("a", "b"), "pad_id": 0, "seed": 0}
+    with pytest.raises(ModelError, match=r"weights in pytorch_model\.bin only\..* Set model\.allow_pickle: true"):
+        load_model(resolve_model(ModelSpec(name="somebody/tiny"), cache_dir=tmp_path), **options)
+    load_model(resolve_model(ModelSpec(name="somebody/tiny", allow_pickle=True), cache_dir=tmp_path), **options)
+
+
+def test_the_fingerprint_follows_how_weights_are_loaded(tiny_bert: Path, tmp_path: Path) -> None:
+    def fingerprint(**options: Any) -> str:
+        return resolve_model(ModelSpec(name=str(tiny_bert), **options), cache_dir=tmp_path).fingerprint
+
+    plain = fingerprint()
+    assert fingerprint(attention="eager") == fingerprint(allow_pickle=True) == plain
+    assert len({plain, fingerprint(dtype="bfloat16"), fingerprint(dtype="float16")}) == 3
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_precision_and_attention_are_those_asked_for(tiny_bert: Path, tmp_path: Path, attention: str) -> None:
+    spec = ModelSpec(name=str(tiny_bert), dtype="bfloat16", attention=attention)
+    source = resolve_model(spec, cache_dir=tmp_path)
+    model, _ = load_model(source, task="classification", labels=("a", "b"), pad_id=0, seed=0)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == attention
+
+
+def test_truncated_weights_are_named(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    source = resolve_model(ModelSpec(name=str(folder)), cache_dir=tmp_path)
+    with pytest.raises(ModelError, match=r'the model of ".*" cannot be loaded from .*model'):
+        load_model(source, task="classification", labels=("a", "b"), pad_id=0, seed=0)
+
+
+@pytest.fixture
+def with_code(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose classes come with it as Python code."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "with_code")
+    (folder / "own.py").write_text(
+        "import transformers\n"
+        "class OwnConfig(transformers.BertConfig):\n    model_type = 'own'\n"
+        "class OwnForSequenceClassification(transformers.BertForSequenceClassification):\n"
+        "    config_class = OwnConfig\n"
+        "class OwnTokenizer(transformers.PreTrainedTokenizerFast):\n    pass\n"
+    )
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "own",
+        "auto_map": {
+            "AutoConfig": "own.OwnConfig",
+            "AutoModelForSequenceClassification": "own.OwnForSequenceClassification",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text()) | {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return folder
+
+
+def test_code_that_comes_with_a_model_runs_only_if_one_says_so(
+    with_code: Path, make_spec: Any, bench: Any, cache_dir: Path
+) -> None:
+    spec = make_spec(model=with_code)
+    with pytest.raises(ModelError, match=r"if you trust it, set model\.trust_remote_code: true"):
+        bench(spec=spec)
+    trusted = spec.model.model_copy(update={"trust_remote_code": True})
+    set_up = bench(spec=spec.model_copy(update={"model": trusted}))
+    result, _ = set_up.run(epochs=1)
+    kept = load_trained(set_up.artifact_dir / result.artifacts["best"], cache_dir=cache_dir)
+    assert type(kept).__name__ == "OwnForSequenceClassification"
+    assert type(set_up.trainer._shared.tokenizer).__name__ == "OwnTokenizer"
+
+
+def test_the_fingerprint_follows_code_that_runs(with_code: Path, tmp_path: Path) -> None:
+    def fingerprints() -> list[str]:
+        specs = [ModelSpec(name=str(with_code), trust_remote_code=trusts) for trusts in (False, True)]
+        return [resolve_model(spec, cache_dir=tmp_path).fingerprint for spec in specs]
+
+    untrusted, trusted = fingerprints()
+    (with_code / "own.py").write_text((with_code / "own.py").read_text() + "\n# changed\n")
+    assert fingerprints()[0] == untrusted
+    assert fingerprints()[1] != trusted

@@ -43,8 +43,8 @@ def add_adapters(model: Model, settings: TrainingSpec, *, task: Task, fresh_para
 
     The adapters' weights are drawn under the settings' seed. `model` itself is changed: it must not be used apart.
     """
-    trained_whole = _trained_whole(model, task, fresh_parameters)
-    targets = find_targets(model, settings.lora_target_modules, but=trained_whole)
+    whole = trained_whole(model, task=task, fresh_parameters=fresh_parameters)
+    targets = find_targets(model, settings.lora_target_modules, but=whole)
     if getattr(model, "hf_quantizer", None) is not None:
         peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # that is the Trainer's to do
     config = peft.LoraConfig(
@@ -54,7 +54,7 @@ def add_adapters(model: Model, settings: TrainingSpec, *, task: Task, fresh_para
         lora_dropout=settings.lora_dropout,
         target_modules=ALL_LINEAR if settings.lora_target_modules == ALL_LINEAR else targets,
         fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
-        modules_to_save=[name for name in trained_whole if name not in _HEADS_PEFT_KNOWS] or None,
+        modules_to_save=[name for name in whole if name not in _HEADS_PEFT_KNOWS] or None,
         revision=getattr(model.config, "_commit_hash", None),
     )
     transformers.set_seed(settings.seed)
@@ -106,7 +106,7 @@ def find_targets(model: Model, asked: str, *, but: Sequence[str] = ()) -> list[s
     return targets
 
 
-def _trained_whole(model: Model, task: Task, fresh_parameters: frozenset[str]) -> tuple[str, ...]:
+def trained_whole(model: Model, *, task: Task, fresh_parameters: frozenset[str]) -> tuple[str, ...]:
     """Name the modules that are trained themselves: the head of a labelled task, and what was drawn at random."""
     has_head = task != "causal-lm" and model.base_model is not model
     children = model.named_children() if has_head else ()

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import transformers
 from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
@@ -26,8 +25,7 @@ from finesweep.training.adapters import ADAPTERS, is_adapted, load_adapters, sav
 from finesweep.training.encoding import Tokenizer, pad_id_of
 from finesweep.training.judging import Watched
 from finesweep.training.model_files import resolve_model
-from finesweep.training.models import Model, load_model
-from finesweep.training.tasks import task_kind
+from finesweep.training.models import Model, load_model, load_tokenizer
 from finesweep.training.whole_folder import write_whole
 
 _MANIFEST = "checkpoint.json"  # names and sizes of the other files, and where the trial stood
@@ -187,17 +185,18 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
     except OSError as error:
         raise ModelError(f"{folder} holds no weights of a trial ({error.strerror}). Name a best-… folder.") from error
     is_partial, has_adapters = (folder / _TRAINED).exists(), (folder / ADAPTERS).exists()
-    if not is_partial and not has_adapters:
-        return task_kind(facts["task"]).model_class.from_pretrained(folder)
     spec = ModelSpec.model_validate(facts["model"])
-    pad_id = pad_id_of(transformers.AutoTokenizer.from_pretrained(folder))
+    if not is_partial and not has_adapters:
+        spec = spec.model_copy(update={"name": str(folder.absolute()), "revision": None})
     source = resolve_model(spec, cache_dir=cache_dir)
+    pad_id = pad_id_of(load_tokenizer(source))
     model, _ = load_model(source, task=facts["task"], labels=facts["labels"], pad_id=pad_id, seed=0)
     if has_adapters:
         return load_adapters(model, folder)
-    _, unknown = model.load_state_dict(load_file(folder / _TRAINED), strict=False)
-    if unknown:
-        raise ModelError(f"{folder} does not fit the model {spec.name}: it has no {', '.join(sorted(unknown))}.")
+    if is_partial:
+        _, unknown = model.load_state_dict(load_file(folder / _TRAINED), strict=False)
+        if unknown:
+            raise ModelError(f"{folder} does not fit the model {spec.name}: it has no {', '.join(sorted(unknown))}.")
     return model
 
 

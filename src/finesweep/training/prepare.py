@@ -25,6 +25,7 @@ from finesweep.spec.sweep import TransformersSweep, columns_of
 from finesweep.training import report
 from finesweep.training.chats import check_can_chat, encode_chats
 from finesweep.training.encoding import Encoded, encode_completions, encode_labelled
+from finesweep.training.fit import check_fit
 from finesweep.training.generation import keep_questions
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import load_tokenizer, max_positions
@@ -62,6 +63,7 @@ def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
     """
     quiet()
     source = resolve_model(spec.model, cache_dir=cache_dir)
+    check_fit(spec, source)
     tokenizer = load_tokenizer(source)
     most = max_positions(source, tokenizer)
     if most is not None and spec.data.max_length > most:

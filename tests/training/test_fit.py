@@ -1,0 +1,117 @@
+"""What does not fit a model is found before any weights are loaded, wherever in the space it lies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from finesweep.errors import ModelError
+from finesweep.spec.sweep import ModelSpec
+from finesweep.training.model_files import resolve_model
+from finesweep.training.models import load_model
+from finesweep.training.prepare import prepare
+
+METHODS = {"type": "categorical", "choices": ["full", "lora", "feature-extraction"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "training", "message"),
+    [
+        (
+            {},
+            {"method": "lora", "lora_target_modules": "q_proj"},
+            r'lora_target_modules: "q_proj": .* key, query, value',
+        ),
+        (
+            {"lora_target_modules": {"type": "categorical", "choices": ["query", "query, valeu"]}, "method": METHODS},
+            {},
+            r'lora_target_modules: "query, valeu": linear module "valeu" is not in .*; did you mean "value"\?',
+        ),
+        ({}, {"lora_target_modules": "q_proj"}, None),  # of another method
+        ({"unfrozen_layers": {"type": "int", "low": 0, "high": 4}, "method": METHODS}, {}, "4 exceeds the 3 blocks"),
+        ({}, {"method": "feature-extraction", "unfrozen_layers": 4}, "unfrozen_layers: 4 exceeds the 3 blocks"),
+        ({}, {"method": "feature-extraction", "unfrozen_layers": 3}, None),
+        ({}, {"unfrozen_layers": 4}, None),
+    ],
+)
+def test_the_whole_space_is_held_to_the_model(
+    make_spec: Any, tmp_path: Path, parameters: Any, training: Any, message: str | None
+) -> None:
+    rate = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}}
+    spec = make_spec(parameters={**rate, **parameters}, **training)
+    if message is None:
+        prepare(spec, cache_dir=tmp_path)
+    else:
+        with pytest.raises(ModelError, match=message):
+            prepare(spec, cache_dir=tmp_path)
+
+
+def test_a_head_that_is_the_embeddings(make_spec: Any, tmp_path: Path, tiny_llama: Path) -> None:
+    objective = {"metric": "loss", "direction": "minimize"}
+    parameters = {"unfrozen_layers": {"type": "int", "low": 0, "high": 2}}
+    spec = make_spec(
+        model=tiny_llama, task="causal-lm", objective=objective, parameters=parameters, method="feature-extraction"
+    )
+    if json.loads((tiny_llama / "config.json").read_text())["tie_word_embeddings"]:
+        with pytest.raises(ModelError, match=r"Set unfrozen_layers to 1 or more, or use another method"):
+            prepare(spec, cache_dir=tmp_path)
+    else:
+        prepare(spec, cache_dir=tmp_path)
+
+
+def test_a_kind_of_attention_that_the_model_or_the_machine_lacks(make_spec: Any, tmp_path: Path) -> None:
+    spec = make_spec()
+    model = spec.model.model_copy(update={"attention": "flash_attention_2", "dtype": "bfloat16"})
+    with pytest.raises(ModelError, match=r"Choose another model\.attention than flash_attention_2"):
+        prepare(spec.model_copy(update={"model": model}), cache_dir=tmp_path)
+
+
+def pickled(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    torch.save(load_file(target / "model.safetensors"), target / "pytorch_model.bin")
+    (target / "model.safetensors").unlink()
+    return target
+
+
+def test_pickles_are_not_loaded_unless_one_says_so(make_spec: Any, tmp_path: Path, tiny_bert: Path) -> None:
+    folder = pickled(tiny_bert, tmp_path / "model")
+    with pytest.raises(ModelError, match=r"weights in pytorch_model\.bin only\..* Set model\.allow_pickle: true"):
+        prepare(make_spec(model=folder), cache_dir=tmp_path)
+    options = {"task": "classification", "labels": ("a", "b"), "pad_id": 0, "seed": 0}
+    with pytest.raises(ModelError, match=r"model\.allow_pickle"):
+        load_model(resolve_model(ModelSpec(name=str(folder)), cache_dir=tmp_path), **options)
+    trusted = resolve_model(ModelSpec(name=str(folder), allow_pickle=True), cache_dir=tmp_path)
+    model, fresh = load_model(trusted, **options)
+    assert fresh == {"classifier.weight", "classifier.bias"}
+    before = load_file(tiny_bert / "model.safetensors")
+    assert all(torch.equal(model.bert.state_dict()[name], before[name]) for name in before)
+
+
+def test_safetensors_are_taken_where_there_are_both(tmp_path: Path, tiny_bert: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle")
+    for allow_pickle in (False, True):
+        source = resolve_model(ModelSpec(name=str(folder), allow_pickle=allow_pickle), cache_dir=tmp_path)
+        load_model(source, task="classification", labels=("a", "b"), pad_id=0, seed=0)
+
+
+def test_a_folder_without_weights_or_with_some_missing(make_spec: Any, tmp_path: Path, tiny_bert: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    transformers.BertModel.from_pretrained(tiny_bert).save_pretrained(folder, max_shard_size="5KB")
+    prepare(make_spec(model=folder), cache_dir=tmp_path)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    shards[-1].unlink()
+    with pytest.raises(ModelError, match=rf"lacks 1 of {len(shards)} files of weights, such as {shards[-1].name}"):
+        prepare(make_spec(model=folder), cache_dir=tmp_path)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ModelError, match=r"has no weights: there is no model\.safetensors in"):
+        prepare(make_spec(model=folder), cache_dir=tmp_path)
