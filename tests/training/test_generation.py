@@ -177,9 +177,12 @@ def test_a_trial_reports_what_it_writes_and_keeps_samples(set_up: Any) -> None:
     assert all(isinstance(row["output"], str) for row in rows)
 
 
-def test_writing_changes_nothing_that_is_learnt(set_up: Any) -> None:
-    _, with_writing = set_up().run()
-    _, without = set_up(evaluation={}).run()
+@pytest.mark.parametrize("method", ["full", "feature-extraction", "lora"])
+def test_writing_changes_nothing_that_is_learnt(set_up: Any, method: str) -> None:
+    how = {"method": method, "unfrozen_layers": 1, "activation_checkpointing": True}
+    _, with_writing = set_up(**how).run()
+    _, without = set_up(**how, evaluation={}).run()
+    assert "rouge1" in with_writing.reports[0].metrics
     for one, other in zip(with_writing.reports, without.reports, strict=True):
         assert {name: one.metrics[name] for name in other.metrics} == other.metrics
 
