@@ -23,7 +23,7 @@ from finesweep.training.own_metrics import OwnMetric
 from finesweep.training.prepare import prepare
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ m.role }} {{ m.content }} [EOS] {% endfor %}"
+    "{% for m in messages %}{{ m.role }} {{ m.content }} never\n{% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
 
@@ -127,12 +127,25 @@ def test_the_last_answer_of_a_chat_is_asked_for(tmp_path: Path, tokenizer: Any) 
     chat = [("user", "w1"), ("assistant", "w2"), ("user", "w3"), ("assistant", "w4"), ("user", "w5")]
     keep_questions({"messages": [[{"role": role, "content": text} for role, text in chat]]}, tmp_path)
     chatty = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, eos_token="[EOS]", unk_token="[UNK]", chat_template=CHAT_TEMPLATE
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token="[EOS]",
+        unk_token="[UNK]",
+        additional_special_tokens=["never"],
+        chat_template=CHAT_TEMPLATE,
     )
     (question,) = questions(tmp_path, chatty, rows=3)
-    assert question.prompt == "user w1 [EOS] assistant w2 [EOS] user w3 [EOS] assistant "
+    assert question.prompt == "user w1 never\nassistant w2 never\nuser w3 never\nassistant "
     assert question.reference == "w4"
     assert list(question.prompt_ids) == chatty.convert_tokens_to_ids(question.prompt.split())
+    assert question.turn_end == chatty.convert_tokens_to_ids("never")
+
+
+def test_an_answer_ends_with_its_turn(model: Any, tokenizer: Any) -> None:
+    unhindered, goes_on = write(model, tokenizer, [(4, 5), (9,)], max_new_tokens=6, rows_at_once=2)
+    end = tokenizer.convert_tokens_to_ids(unhindered.split()[0])
+    asked = [Question("w1 w2", "w3", (4, 5), turn_end=end), Question("w6", "w3", (9,))]
+    _, samples = Writing(asked, tokenizer, 6, 2).judge(model, rows_at_once=2)
+    assert [sample.output for sample in samples] == ["", goes_on]
 
 
 def test_scorers_of_the_users_own_are_given_outputs_and_references(model: Any, tokenizer: Any) -> None:

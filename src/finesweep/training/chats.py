@@ -55,7 +55,7 @@ def _encode_marked(
     """Take the template's own word for what the assistant says."""
     encoded = []
     for chat, name in zip(chats, names, strict=True):
-        given = _apply(tokenizer, chat, name, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        given = write_chat(tokenizer, chat, name, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         ids, marks = list(given["input_ids"]), given["assistant_masks"]
         if not any(marks):
             raise DataError(f"{name}: the chat template marks nothing of this chat as the assistant's. {_PAIRS}")
@@ -70,7 +70,7 @@ def _encode_unmarked(
     closing = tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     texts, spans = [], []
     for chat, name in zip(chats, names, strict=True):
-        text = _apply(tokenizer, chat, name, tokenize=False)
+        text = write_chat(tokenizer, chat, name, tokenize=False)
         texts.append(text)
         spans.append(_assistant_spans(tokenizer, chat, text, name, closing=closing))
     batch = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
@@ -90,8 +90,8 @@ def _assistant_spans(tokenizer: Tokenizer, chat: Chat, text: str, name: str, *, 
     for place, message in enumerate(chat):
         if message["role"] != "assistant":
             continue
-        before = _apply(tokenizer, chat[:place], name, tokenize=False, add_generation_prompt=True)
-        after = text if place == len(chat) - 1 else _apply(tokenizer, chat[: place + 1], name, tokenize=False)
+        before = write_chat(tokenizer, chat[:place], name, tokenize=False, add_generation_prompt=True)
+        after = text if place == len(chat) - 1 else write_chat(tokenizer, chat[: place + 1], name, tokenize=False)
         if not (after.startswith(before) and text.startswith(after)):
             raise DataError(
                 f"{name}, message {place + 1}: the chat template writes otherwise what stands before this answer once "
@@ -126,7 +126,8 @@ def _labels(ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]) 
     return labels
 
 
-def _apply(tokenizer: Tokenizer, chat: Chat, name: str, **options: Any) -> Any:
+def write_chat(tokenizer: Tokenizer, chat: Chat, name: str, **options: Any) -> Any:
+    """Apply the chat template. Raises DataError, which begins with `name`, where that refuses the messages."""
     try:
         return tokenizer.apply_chat_template(list(chat), **options)
     except TemplateError as error:

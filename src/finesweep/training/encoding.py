@@ -66,16 +66,21 @@ def encode_completions(
     end = [tokenizer.eos_token_id]
     tables, n_cut, n_left_out = [], 0, 0
     for chunk in chunks(len(prompts)):
-        prompt_ids = tokenizer(list(prompts[chunk]), return_attention_mask=False)["input_ids"]
+        prompt_ids = encode_prompts(tokenizer, prompts[chunk])
         answers = tokenizer(list(completions[chunk]), add_special_tokens=False, return_attention_mask=False)
         rows = []
         for before, answer in zip(prompt_ids, answers["input_ids"], strict=True):
-            before = before[:-1] if before[-1:] == end else before  # some tokenizers end every text by themselves
             rows.append(([*before, *answer, *end], [IGNORED] * len(before) + answer + end))
         table, n_long, n_empty = cut_rows(rows, max_length=max_length)
         tables.append(table)
         n_cut, n_left_out = n_cut + n_long, n_left_out + n_empty
     return Encoded(pa.concat_tables(tables), n_cut, n_left_out)
+
+
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
+    """Tokenise prompts to be gone on from: some tokenizers end every text by themselves."""
+    encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
+    return [ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids for ids in encoded]
 
 
 def chunks(n_rows: int) -> Iterable[slice]:

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 
 import datasets
 import torch
-from jinja2 import TemplateError
 
 from finesweep.errors import DataError, EvaluationError
 from finesweep.spec.sweep import GENERATION_METRICS, DataSpec, Generation
-from finesweep.training.encoding import Tokenizer, pad_id_of
+from finesweep.training.chats import write_chat
+from finesweep.training.encoding import Tokenizer, encode_prompts, pad_id_of
 from finesweep.training.models import Model
 from finesweep.training.own_metrics import OwnMetric
 
@@ -36,6 +36,7 @@ class Question:
     prompt: str  # as the model is given it: of a chat, all turns up to the one that is wanted
     reference: str
     prompt_ids: tuple[int, ...]
+    turn_end: int | None = None  # the token that ends an answer in a chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ class Writing:
     def judge(self, model: Model, *, rows_at_once: int) -> tuple[dict[str, float], list[Sample]]:
         """Have a model answer all questions. Raises EvaluationError where a scorer of the user's own fails."""
         prompts = [question.prompt_ids for question in self.questions]
-        outputs = write(model, self.tokenizer, prompts, max_new_tokens=self.max_new_tokens, rows_at_once=rows_at_once)
+        ends = {question.turn_end for question in self.questions if question.turn_end is not None}
+        limits = {"max_new_tokens": self.max_new_tokens, "rows_at_once": rows_at_once}
+        outputs = write(model, self.tokenizer, prompts, turn_ends=ends, **limits)
         references = [question.reference for question in self.questions]
         scores = {"exact_match": exact_match(outputs, references), **rouge(outputs, references)}
         for scorer in self.scorers:
@@ -112,20 +115,21 @@ def load_writing(
 def _question(tokenizer: Tokenizer, row: Mapping[str, Any]) -> Question:
     """Ask for the completion of a row, or for the last thing that the assistant says in its chat."""
     if "messages" not in row:
-        ids = tokenizer(row["prompt"], return_attention_mask=False)["input_ids"]
-        ids = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids  # some tokenizers end every text by themselves
+        (ids,) = encode_prompts(tokenizer, [row["prompt"]])
         return Question(row["prompt"], row["completion"], tuple(ids))
     chat = row["messages"]
     last = max(place for place, message in enumerate(chat) if message["role"] == "assistant")
-    try:
-        prompt = tokenizer.apply_chat_template(chat[:last], tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise DataError(
-            f"data.validation: the chat template refuses the messages before an answer: {str(error).rstrip('.')}. "
-            "Correct the rows, or remove evaluation.generation."
-        ) from error
+    prompt = write_chat(tokenizer, chat[:last], "data.validation", tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    return Question(prompt, chat[last]["content"], tuple(ids))
+    answered = write_chat(tokenizer, chat[: last + 1], "data.validation", tokenize=False)
+    return Question(prompt, chat[last]["content"], tuple(ids), _turn_end(tokenizer, answered, chat[last]["content"]))
+
+
+def _turn_end(tokenizer: Tokenizer, text: str, answer: str) -> int | None:
+    """Return the token that the chat template puts behind an answer; None where that is no special one."""
+    after = text.rpartition(answer.strip())[2].strip()
+    ids = tokenizer(after, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else None
 
 
 def append_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
@@ -141,10 +145,16 @@ def append_samples(path: Path, samples: Sequence[Sample], *, step: int) -> None:
 
 
 def write(
-    model: Model, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, rows_at_once: int
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    rows_at_once: int,
+    turn_ends: Collection[int] = (),
 ) -> list[str]:
     """Return what a model writes after each prompt: its likeliest token each time, to its end or the limit."""
-    ends = _end_ids(model, tokenizer)
+    ends = sorted({*_text_ends(model, tokenizer), *turn_ends})
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # little padding
     outputs = [""] * len(prompts)
     was_training = model.training
@@ -178,17 +188,17 @@ def _write_batch(
             max_new_tokens=max_new_tokens,
             use_cache=True,
             pad_token_id=pad_id,
-            eos_token_id=list(ends),
+            eos_token_id=list(ends) or None,
         )  # (batch, prompt + new)
     new = written[:, longest:].tolist()
     return [ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))] for ids in new]
 
 
-def _end_ids(model: Model, tokenizer: Tokenizer) -> list[int]:
-    """Collect what ends a text: the tokenizer's own token, and those of the model, such as the end of a turn."""
+def _text_ends(model: Model, tokenizer: Tokenizer) -> list[int]:
+    """Collect what ends a text: the tokenizer's own token, and those that the model names."""
     of_model = model.generation_config.eos_token_id
     of_model = [of_model] if isinstance(of_model, int) else list(of_model or [])
-    return sorted({*of_model, tokenizer.eos_token_id})
+    return [*of_model, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]
 
 
 # --- metrics of texts --------------------------------------------------------------------------------------------
