@@ -108,7 +108,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows[""].append({"text": " ".join(words), "label": CLASSES[label]})
             rows["generative_"].append({"prompt": words[0], "completion": " ".join(words[1:])})
             kinds = mix.sample(range(len(CLASSES)), k=mix.randint(1, len(CLASSES)))
-            words = [mix.choice(WORDS[kind * 20 : kind * 20 + 20]) for kind in kinds for _ in range(3)]
+            words = [mix.choice(WORDS[kind * 20 : kind * 20 + 4]) for kind in kinds for _ in range(3)]
             rows["multi_label_"].append({"text": " ".join(words), "label": [CLASSES[kind] for kind in kinds]})
             rows["regression_"].append({"text": " ".join(words), "label": 2.0 * (0 in kinds) - 0.5 * (1 in kinds)})
         for prefix, of_task in rows.items():

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import spearmanr
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
 from finesweep.events import Grid
 
@@ -88,6 +89,51 @@ def classify_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Pa
     return train_by_hand(model, collator, splits, folder=folder, compute_metrics=metrics, **arguments)
 
 
+def label_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path) -> Any:
+    """Several labels a row, as transformers' documentation has it: a list of 0.0 and 1.0 for each."""
+    transformers.set_seed(SEED)
+    names = sorted({name for row in read(data_dir / "multi_label_train.jsonl") for name in row["label"]})
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model_dir, num_labels=len(names), problem_type="multi_label_classification"
+    )
+
+    def tokenized(split: str) -> datasets.Dataset:
+        rows = read(data_dir / f"multi_label_{split}.jsonl")
+        encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=MAX_LENGTH)
+        marks = [[float(name in row["label"]) for name in names] for row in rows]
+        return datasets.Dataset.from_dict({**encoded, "labels": marks})
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        given = torch.tensor(prediction.predictions).sigmoid() > 0.5
+        return {f"{kind}_f1": f1_score(prediction.label_ids, given, average=kind) for kind in ("macro", "micro")}
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    collator = transformers.DataCollatorWithPadding(tokenizer)
+    return train_by_hand(model, collator, splits, folder=folder, compute_metrics=metrics)
+
+
+def predict_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path) -> Any:
+    transformers.set_seed(SEED)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=1)
+
+    def tokenized(split: str) -> datasets.Dataset:
+        rows = read(data_dir / f"regression_{split}.jsonl")
+        encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=MAX_LENGTH)
+        return datasets.Dataset.from_dict({**encoded, "labels": [row["label"] for row in rows]})
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        outputs = prediction.predictions.squeeze(-1)
+        return {
+            "mae": mean_absolute_error(prediction.label_ids, outputs),
+            "r2": r2_score(prediction.label_ids, outputs),
+            "spearman": spearmanr(prediction.label_ids, outputs).statistic,
+        }
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    collator = transformers.DataCollatorWithPadding(tokenizer)
+    return train_by_hand(model, collator, splits, folder=folder, compute_metrics=metrics)
+
+
 def generate_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path, **arguments: Any) -> Any:
     transformers.set_seed(SEED)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir)
@@ -120,6 +166,29 @@ def test_classification(
         assert last[name] == pytest.approx(scores[f"eval_{name}"])
     if "label_smoothing_factor" not in arguments:  # which transformers also puts into the loss it evaluates
         assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "by_hand", "metrics"),
+    [
+        ("multi-label-classification", label_by_hand, ("macro_f1", "micro_f1", "loss")),
+        ("regression", predict_by_hand, ("mae", "r2", "spearman", "loss")),
+    ],
+)
+def test_labels_that_are_no_single_class(
+    bench: Any,
+    tiny_bert: Path,
+    data_dir: Path,
+    tokenizer: Any,
+    tmp_path: Path,
+    task: str,
+    by_hand: Callable[..., Any],
+    metrics: tuple[str, ...],
+) -> None:
+    trainer, scores = by_hand(tiny_bert, data_dir, tokenizer, tmp_path / "by hand")
+    last = assert_same_training(bench(task=task, **WHOLE), trainer)
+    for name in metrics:
+        assert last[name] == pytest.approx(scores[f"eval_{name}"], rel=1e-5)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}])
