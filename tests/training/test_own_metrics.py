@@ -21,6 +21,11 @@ def share_right(probabilities, labels):
 def undefined(probabilities, labels):
     return float("nan")
 
+def loss_again(statistics, token_ids):
+    n_tokens = (token_ids != -100).sum(axis=1)
+    assert (n_tokens == statistics[:, 1]).all() and token_ids.max() < 64
+    return statistics[:, 0].sum() / n_tokens.sum()
+
 def nothing(probabilities, labels):
     pass
 """
@@ -41,6 +46,13 @@ def test_they_are_reported_beside_those_of_the_task(bench: Any, module: str) -> 
     for report in told.reports:
         assert report.metrics["right"] == pytest.approx(report.metrics["accuracy"])
         assert math.isnan(report.metrics["undefined"])
+
+
+def test_those_of_generative_models_are_given_rows_and_their_tokens(bench: Any, module: str, tied_llama: Path) -> None:
+    own = {"metrics": {"again": f"{module}:loss_again"}}
+    _, told = bench(model=tied_llama, task="causal-lm", evaluation=own).run(epochs=1)
+    for report in told.reports:
+        assert report.metrics["again"] == pytest.approx(report.metrics["loss"])
 
 
 def test_one_that_returns_nothing_fails_the_trial_with_its_name(bench: Any, module: str) -> None:
