@@ -96,7 +96,7 @@ def test_a_learning_rate_of_one_diverges_and_is_told_so(
         "study.parameters={learning_rate: {type: float, low: 0.5, high: 1.0}}",
         "study.pruner={type: none}",
         "start_with=[{learning_rate: 1.0}]",
-        "training={method: %s, batch_size: 8, epochs: 1, eval_every: 96, seed: 1}" % method,
+        f"training={{method: {method}, batch_size: 8, epochs: 1, eval_every: 96, seed: 1}}",
         "data.max_train_rows=96",
         "data.max_validation_rows=16",
         "budget.trials=1",
