@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,14 @@ def give_back_memory() -> None:
 
 
 def forget_trial() -> None:
-    """Give back what a trial held: accelerate keeps process-wide state."""
+    """Give back what a trial held: accelerate keeps process-wide state, torch.compile a few graphs of each function.
+
+    Kept, they would fill up with those of other methods and shapes, and later trials would run uncompiled.
+    """
     GradientState._reset_state()
     AcceleratorState._reset_state(reset_partial_state=True)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

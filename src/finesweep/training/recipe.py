@@ -19,7 +19,7 @@ import transformers
 
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.settings import settings_for, transformers_arguments
-from finesweep.spec.sweep import TrainingSpec, TransformersSweep
+from finesweep.spec.sweep import ModelSpec, TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
@@ -108,7 +108,8 @@ def _train(
         attempt.go_on_from(checkpoint)
     last_step = end_step(grid, schedule)
     facts = _facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step)
-    reporter.describe({**facts, "tokens_per_epoch": shared.n_train_tokens})
+    dtype = _dtype(spec.model, trainer.args)
+    reporter.describe({**facts, "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
     _log.info(
         "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
         *(settings.method, trainer.trainable.n_trainable, trainer.trainable.n_total),
@@ -211,7 +212,6 @@ def _facts_at_start(
         "n_trainable": trainer.trainable.n_trainable,
         "n_parameters": trainer.trainable.n_total,
         "device": device_name(trainer.args.device),
-        "dtype": _dtype(trainer.args),
         "device_batch_size": schedule.device_batch_size,
         "accumulation": schedule.accumulation,
         "examples_per_epoch": schedule.examples_per_epoch,
@@ -237,7 +237,8 @@ def _facts_at_end(
     }
 
 
-def _dtype(arguments: transformers.TrainingArguments) -> str:
-    if arguments.bf16:
-        return "bfloat16 autocast"
-    return "float16 autocast" if arguments.fp16 else "float32"
+def _dtype(model: ModelSpec, arguments: transformers.TrainingArguments) -> str:
+    """Say how weights are held where that is not float32, and what is computed in where that is another precision."""
+    computed_in = "bfloat16 autocast" if arguments.bf16 else "float16 autocast" if arguments.fp16 else None
+    held_as = model.quantize or (model.dtype if model.dtype != "float32" or computed_in is None else None)
+    return ", ".join(part for part in (held_as, computed_in) if part is not None)
