@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from finesweep.errors import ModelError
 from finesweep.spec.faults import unknown
 from finesweep.spec.sweep import Task, TrainingSpec
-from finesweep.training.models import Model
+from finesweep.training.models import Model, head_modules, is_inside
 
 ADAPTERS = "adapter_config.json"  # by which a folder of adapters is known
 ALL_LINEAR = "all-linear"  # peft's word, too
@@ -108,11 +108,9 @@ def find_targets(model: Model, asked: str, *, but: Sequence[str] = ()) -> list[s
 
 def trained_whole(model: Model, *, task: Task, fresh_parameters: frozenset[str]) -> tuple[str, ...]:
     """Name the modules that are trained themselves: the head of a labelled task, and what was drawn at random."""
-    has_head = task != "causal-lm" and model.base_model is not model
-    children = model.named_children() if has_head else ()
-    head = {name for name, child in children if child is not model.base_model and any(True for _ in child.parameters())}
-    owners = {name.rpartition(".")[0] for name in fresh_parameters}
-    return tuple(sorted(name for name in head | owners if not _is_inside(name, (head | owners) - {name})))
+    head = set(head_modules(model)) if task != "causal-lm" else set()
+    whole = head | {name.rpartition(".")[0] for name in fresh_parameters}
+    return tuple(sorted(name for name in whole if not is_inside(name, whole - {name})))
 
 
 @contextlib.contextmanager
@@ -124,8 +122,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _outside(model: Model, but: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, module) for name, module in model.named_modules() if not _is_inside(name, but))
-
-
-def _is_inside(name: str, modules: Sequence[str] | set[str]) -> bool:
-    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+    return ((name, module) for name, module in model.named_modules() if not is_inside(name, but))

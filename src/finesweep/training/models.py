@@ -6,7 +6,7 @@ In: where a model lies and how it is to be loaded. Out: tokenizer and model. It 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,24 +72,69 @@ def load_model(
 ) -> tuple[Model, frozenset[str]]:
     """Load from files as the spec says, and name the parameters that `seed` drew because no file held them."""
     check_weights(source)
+    head = head_arguments(task, labels)
+    if source.spec.quantize is None:
+        model, fresh = _load(source, head, task=task, seed=seed, packing={})
+    else:
+        model, fresh = _load_packed(source, head, task=task, seed=seed)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_id  # a causal model with a classification head finds the last token by it
+    return model, fresh
+
+
+def _load(
+    source: ModelSource, head: Mapping[str, Any], *, task: Task, seed: int, packing: Mapping[str, Any]
+) -> tuple[Model, frozenset[str]]:
     transformers.set_seed(seed)
     try:
         model, info = task_kind(task).model_class.from_pretrained(
             source.location,
+            dtype=getattr(torch, source.spec.dtype),  # float32: mixed precision keeps these as its master weights
             output_loading_info=True,
             use_safetensors=None if source.spec.allow_pickle else True,
             **source.options,
-            **_precision(source.spec),
             **_attention(source.spec),
-            **head_arguments(task, labels),
+            **head,
+            **packing,
         )
     except _FAILURES as error:
         raise _not_loaded(source, "model", error) from error
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_id  # a causal model with a classification head finds the last token by it
     mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
     fresh = set(info["missing_keys"]) | mismatched
     return model, frozenset(fresh & {name for name, _ in model.named_parameters()})
+
+
+def _load_packed(
+    source: ModelSource, head: Mapping[str, Any], *, task: Task, seed: int
+) -> tuple[Model, frozenset[str]]:
+    """Load weights of few bits, but what no file holds in full: it is to be trained. What that is, loading tells."""
+    unpacked = set(head_modules(outline(source, task=task)))
+    while True:
+        packing = {"quantization_config": _packing(source.spec, unpacked)}
+        model, fresh = _load(source, head, task=task, seed=seed, packing=packing)
+        drawn = {
+            name for name in (parameter.rpartition(".")[0] for parameter in fresh) if not is_inside(name, unpacked)
+        }
+        if not drawn:
+            for module in model.modules():
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    # bitsandbytes would repack weights at the first evaluation, in a way that gives no gradients after
+                    module.support_avx512bf16_for_cpu = False
+            return model, fresh
+        unpacked |= drawn
+
+
+def head_modules(model: Model) -> tuple[str, ...]:
+    """Name what stands outside the pre-trained body: a task's head, an output layer."""
+    if model.base_model is model:
+        return ()
+    children = [(name, child) for name, child in model.named_children() if child is not model.base_model]
+    return tuple(name for name, child in children if any(True for _ in child.parameters()))
+
+
+def is_inside(name: str, modules: Iterable[str]) -> bool:
+    """Tell whether a module is one of `modules` or of their parts."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 def outline(source: ModelSource, *, task: Task) -> Model:
@@ -112,18 +157,16 @@ def outline(source: ModelSource, *, task: Task) -> Model:
 _FAILURES = (OSError, ValueError, ImportError, SafetensorError)
 
 
-def _precision(spec: ModelSpec) -> dict[str, Any]:
-    dtype = getattr(torch, spec.dtype)  # float32: mixed precision keeps these as its master weights
-    match spec.quantize:
-        case "4bit":  # NormalFloat, for weights are about normally distributed: QLoRA, Dettmers et al. 2023, section 3
-            packing = transformers.BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-            )
-        case "8bit":
-            packing = transformers.BitsAndBytesConfig(load_in_8bit=True)
-        case None:
-            return {"dtype": dtype}
-    return {"dtype": dtype, "quantization_config": packing}
+def _packing(spec: ModelSpec, unpacked: Iterable[str]) -> transformers.BitsAndBytesConfig:
+    kept = {"llm_int8_skip_modules": sorted(unpacked)}  # of 4 bits as well, whatever its name says
+    if spec.quantize == "8bit":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True, **kept)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",  # for weights are about normally distributed: QLoRA, Dettmers et al. 2023, section 3
+        bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
+        **kept,
+    )
 
 
 def _attention(spec: ModelSpec) -> dict[str, Any]:
