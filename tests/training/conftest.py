@@ -76,7 +76,7 @@ def tied_llama(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     return make_llama(tmp_path_factory.mktemp("llama"), tokenizer, is_tied=True)
 
 
-def make_llama(folder: Path, tokenizer: Any, *, is_tied: bool) -> Path:
+def make_llama(folder: Path, tokenizer: Any, *, is_tied: bool, initializer_range: float = 0.02) -> Path:
     torch.manual_seed(2)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
@@ -86,6 +86,7 @@ def make_llama(folder: Path, tokenizer: Any, *, is_tied: bool) -> Path:
         intermediate_size=24,
         max_position_embeddings=32,
         tie_word_embeddings=is_tied,
+        initializer_range=initializer_range,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
         bos_token_id=None,
@@ -253,7 +254,7 @@ def batches_seen() -> Any:
 
     def watch(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         is_words = isinstance(module, torch.nn.Embedding) and module.num_embeddings == len(WORDS) + 4
-        if is_words and module.training:
+        if is_words and torch.is_grad_enabled():  # frozen ones are in evaluation mode in training, too
             seen.append(args[0].tolist())
 
     handle = register_module_forward_pre_hook(watch)
