@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import checking, life, looking
+from finesweep.cli import checking, life, looking, starting
 from finesweep.cli.talk import say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -48,6 +48,7 @@ def cli() -> None:
 
 
 for verb in (
+    starting.init,
     checking.check,
     life.run,
     life.resume,
