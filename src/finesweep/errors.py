@@ -9,6 +9,7 @@ FinesweepError
 ├── ModelError       the model cannot be found or loaded
 ├── EvaluationError  a trial cannot be judged as asked: a metric of the user's own fails, a library is missing
 ├── FunctionError    a function of the user's own cannot be imported
+├── TrackerError     an experiment tracker that trials are to be shown in is not installed
 ├── ResourcesError   the devices or the cluster asked for are not there
 └── ExportError      the configuration cannot be exported as asked
 """
@@ -59,6 +60,10 @@ class EvaluationError(FinesweepError):
 
 
 class FunctionError(FinesweepError):
+    pass
+
+
+class TrackerError(FinesweepError):
     pass
 
 

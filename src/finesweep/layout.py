@@ -29,6 +29,11 @@ def driver_log_path(artifact_dir: Path) -> Path:
     return artifact_dir / "driver.log"
 
 
+def trackers_path(artifact_dir: Path, number: int) -> Path:
+    """Tell where a trial notes its runs in experiment trackers."""
+    return trial_dir(artifact_dir, number) / "trackers.json"
+
+
 def fitting_path(artifact_dir: Path) -> Path:
     """Tell where is kept how many rows at once have fitted a device."""
     return artifact_dir / "fitting.json"

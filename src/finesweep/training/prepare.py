@@ -35,6 +35,7 @@ from finesweep.training.scoring import Scoring, load_scoring
 from finesweep.training.sources import Source, source_of
 from finesweep.training.splits import limit, set_aside
 from finesweep.training.targets import Label, classes, targets
+from finesweep.training.trackers import require_trackers
 from finesweep.training.whole_folder import write_whole
 
 LAYOUT = 3  # raise it when the cached files change their meaning
@@ -59,9 +60,10 @@ class Prepared:
 def prepare(spec: TransformersSweep, *, cache_dir: Path) -> Prepared:
     """Check the data and tokenise it unless that is done already; find all that trials are judged by.
 
-    Raises DataError, ModelError, FunctionError or EvaluationError.
+    Raises DataError, ModelError, FunctionError, EvaluationError or TrackerError.
     """
     quiet()
+    require_trackers(spec.training.report_to)
     source = resolve_model(spec.model, cache_dir=cache_dir)
     check_fit(spec, source)
     tokenizer = load_tokenizer(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
+from finesweep.training.tracking import track
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,14 @@ class TransformersTrainer:
         folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
         forget_trial()  # one that failed was held by its exception until now
         try:
-            return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
+            return track(
+                trial,
+                reporter,
+                spec=self._spec,
+                trackers=self._spec.training.report_to,
+                artifact_dir=self._artifact_dir,
+                train=partial(train, trial, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder),
+            )
         finally:
             forget_trial()
 
