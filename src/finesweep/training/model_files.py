@@ -16,6 +16,7 @@ from typing import Any
 import transformers
 
 from finesweep.errors import ModelError, first_line
+from finesweep.spec.inputs import InputProblem, package_path
 from finesweep.spec.sweep import ModelSpec
 from finesweep.training.gguf import unpack_gguf
 
@@ -89,14 +90,10 @@ def check_weights(source: ModelSource) -> None:
 
 
 def _package_path(reference: str) -> Path:
-    name, _, inside = reference.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f'model: "{reference}" names the Python package "{name}", which is not installed. '
-            f"Install it: pip install {name.replace('_', '-')}"
-        )
-    return Path(spec.submodule_search_locations[0]) / inside
+    try:
+        return package_path(reference)
+    except InputProblem as problem:
+        raise ModelError(f"model: {problem}") from None
 
 
 def _names_a_path(reference: str) -> bool:
