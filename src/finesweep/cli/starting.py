@@ -67,4 +67,7 @@ def init(
         say(remark)
     sweep = started.sweep.relative_to(Path.cwd()) if started.sweep.is_relative_to(Path.cwd()) else started.sweep
     click.echo(f"finesweep check {sweep} --load\nfinesweep run {sweep}")
-    say(f"Written: {started.study}, {started.sweep}. Run these next, or change the files first.")
+    say(
+        f"Written: {started.study}, {started.sweep}. Change them as you like. `finesweep check {sweep} --smoke` trains a "
+        "step and estimates what the sweep costs."
+    )

@@ -131,8 +131,8 @@ def _refuse_lonely(table: Table, label: str) -> None:
     if lonely:
         listed = ", ".join(show(value) for value in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
         raise DataError(
-            f"--data {table.path}: {len(lonely)} of {len(counts)} classes have one row only ({listed}), which cannot be "
-            "both learnt from and judged by. Give them more rows, remove them, or give a --validation file; "
+            f"--data {table.path}: {len(lonely)} of {len(counts)} classes have one row only ({listed}), which cannot "
+            "be both learnt from and judged by. Give them more rows, remove them, or give a --validation file; "
             f"if {label} is not of classes, say --label or --task."
         )
 
