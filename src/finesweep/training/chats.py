@@ -128,6 +128,11 @@ def _labels(ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span]) 
 
 def write_chat(tokenizer: Tokenizer, chat: Chat, name: str, **options: Any) -> Any:
     """Apply the chat template. Raises DataError, which begins with `name`, where that refuses the messages."""
+    if not chat:
+        raise DataError(
+            f"{name}: the chat begins with the assistant, so that nothing calls for its answer. Begin with a message of "
+            "the user or the system."
+        )
     try:
         return tokenizer.apply_chat_template(list(chat), **options)
     except TemplateError as error:

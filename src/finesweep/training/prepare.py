@@ -145,6 +145,10 @@ def _given(spec: TransformersSweep) -> dict[str, str | float]:
     return {split: value for split, value in values.items() if value is not None}
 
 
+def _is_packed(spec: TransformersSweep) -> bool:
+    return spec.task == "causal-lm" and spec.data.format == "text"
+
+
 def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path) -> None:
     data = spec.data
     _check_tokenizer(spec, tokenizer)
@@ -152,7 +156,7 @@ def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path
     found = classes(splits, column=data.label, task=spec.task)
     notes += report.on_targets(splits, found, task=spec.task)
     notes += report.on_duplicates(splits)
-    if spec.task == "causal-lm" and data.format != "text":
+    if spec.task == "causal-lm" and not _is_packed(spec):
         keep_questions(splits["validation"].columns, folder)
     most_blocks = {"train": data.max_train_rows, "validation": data.max_validation_rows}
     n_rows, n_train_tokens = {}, 0
@@ -160,7 +164,7 @@ def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path
         encoded = _encode(spec, tokenizer, rows, found, most_blocks.get(split))
         _check_any_left(rows, encoded, max_length=data.max_length)
         notes += report.on_tokens(split, rows, encoded, spec)
-        table = encoded.table if split == "train" else _by_length(encoded.table)
+        table = encoded.table if split == "train" or _is_packed(spec) else _by_length(encoded.table)
         n_rows[split] = len(table)
         if split == "train":
             n_train_tokens = report.n_tokens(table)
@@ -191,7 +195,7 @@ def _read_splits(spec: TransformersSweep, source: Source, *, scratch_dir: Path) 
         parts, said = set_aside(splits["train"], shares, seed=data.seed, task=task)
         splits |= parts
         notes += said
-    if task != "causal-lm" or data.format != "text":  # texts are limited in blocks
+    if not _is_packed(spec):  # which is limited in blocks
         for split, most in (("train", data.max_train_rows), ("validation", data.max_validation_rows)):
             splits[split] = limit(splits[split], most, seed=data.seed, task=task)
     return {split: splits[split] for split in SPLITS if split in splits}, notes
