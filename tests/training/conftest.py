@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,11 @@ PREFIXES = {  # of the files with rows for each task
     "causal-lm": "generative_",
 }
 N_TRAIN, N_VALIDATION = 53, 19  # none of the batch sizes below divides them
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ' : ' + message['content'] + ' [EOS] ' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,6 +98,15 @@ def make_llama(folder: Path, tokenizer: Any, *, is_tied: bool, initializer_range
         bos_token_id=None,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chatting_llama(tied_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(tied_llama, tmp_path_factory.mktemp("chatting") / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -32,21 +32,6 @@ def texts(n: int, *, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randint(2, 12))) for _ in range(n)]
 
 
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ' : ' + message['content'] + ' [EOS] ' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"
-)
-
-
-@pytest.fixture(scope="session")
-def chatting_llama(tied_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shutil.copytree(tied_llama, tmp_path_factory.mktemp("chatting") / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def labelled(label: Callable[[int], Any]) -> list[dict[str, Any]]:
     pairs = zip(texts(40), texts(40, seed=1), strict=True)
     return [{"text": text, "second": second, "label": label(i)} for i, (text, second) in enumerate(pairs)]
@@ -195,7 +180,7 @@ def test_all_that_changes_rows_is_told_apart(make_spec: MakeSpec, tmp_path: Path
 def test_another_chat_template_is_another_encoding(make_spec: MakeSpec, tmp_path: Path, chatting_llama: Path) -> None:
     other = shutil.copytree(chatting_llama, tmp_path / "other")
     tokenizer = transformers.AutoTokenizer.from_pretrained(other)
-    tokenizer.chat_template = TEMPLATE.replace(" : ", " w0 ")
+    tokenizer.chat_template = tokenizer.chat_template.replace(" : ", " w0 ")
     tokenizer.save_pretrained(other)
     _, rows, data = ROWS["chats"]
     data = {**data, "train": write(tmp_path / "t.jsonl", rows), "validation": 0.2}

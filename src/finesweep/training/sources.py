@@ -113,7 +113,10 @@ def _slice(data: DataSpec, split: str, splits: Mapping[str, datasets.Dataset]) -
         raise DataError(
             f"{where} is not to be had: {str(error).split(chr(10))[0]} It has: {', '.join(splits)}."
         ) from error
-    chosen = [splits[part.splitname].select(range(part.from_, max(part.from_, part.to))) for part in parts]
+    chosen = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts if part.from_ < part.to]
+    if not chosen:
+        sizes = ", ".join(f"{name} ({len(rows):,})" for name, rows in splits.items())
+        raise DataError(f"{where} holds no rows. Name a slice with at least one. There are: {sizes}.")
     return Table(datasets.concatenate_datasets(chosen) if len(chosen) > 1 else chosen[0], where)
 
 

@@ -54,8 +54,10 @@ def test_splits_that_are_not_there(saved: Path, split: str, message: str) -> Non
         read(saved, split)
 
 
-def test_an_empty_slice_has_no_rows(saved: Path) -> None:
-    assert len(read(saved, "train[5:2]").rows) == 0
+@pytest.mark.parametrize("split", ["train[5:2]", "train[10:]"])
+def test_an_empty_slice(saved: Path, split: str) -> None:
+    with pytest.raises(DataError, match=r"holds no rows\. Name a slice .+ There are: train \(10\), unseen \(4\)\."):
+        read(saved, split)
 
 
 def test_a_folder_of_one_data_set_is_one_split(tmp_path: Path) -> None:
