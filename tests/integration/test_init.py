@@ -88,7 +88,7 @@ def test_nothing_is_overwritten(place: Workplace, tiny_model: Path) -> None:
         (["--data", "nowhere.csv"], '--data: there is no file "nowhere.csv"'),
         (["--data", "tickets.csv", "--validation", "other.csv"], 'it has no column "queue", which is the label of the'),
         (["--data", "lonely.csv"], 'lonely.csv: 1 of 3 classes have one row only ("z")'),
-        (["--data", "few.csv"], "4 rows are too few to fine-tune on. Give 10 at least."),
+        (["--data", "few.csv"], "4 rows are too few to fine-tune on. Give 10 or more."),
         (["--data", "texts.csv"], "leaves open what is to be learnt"),
         (["--data", "tickets.csv", "--model", "./nowhere"], "--model: there is no model at"),
         (["--data", "tickets.csv", "--name", "a b"], "--name: "),

@@ -67,7 +67,5 @@ def init(
         say(remark)
     sweep = started.sweep.relative_to(Path.cwd()) if started.sweep.is_relative_to(Path.cwd()) else started.sweep
     click.echo(f"finesweep check {sweep} --load\nfinesweep run {sweep}")
-    say(
-        f"Written: {started.study}, {started.sweep}. Change them as you like. `finesweep check {sweep} --smoke` trains a "
-        "step and estimates what the sweep costs."
-    )
+    say(f"Written: {started.study}, {started.sweep}. Change them as you like.")
+    say(f"`finesweep check {sweep} --smoke` trains a step and estimates what the sweep costs.")
