@@ -130,8 +130,8 @@ def write_chat(tokenizer: Tokenizer, chat: Chat, name: str, **options: Any) -> A
     """Apply the chat template. Raises DataError, which begins with `name`, where that refuses the messages."""
     if not chat:
         raise DataError(
-            f"{name}: the chat begins with the assistant, so that nothing calls for its answer. Begin with a message of "
-            "the user or the system."
+            f"{name}: the chat begins with the assistant, so that nothing calls for its answer. Begin with a message "
+            "of the user or the system."
         )
     try:
         return tokenizer.apply_chat_template(list(chat), **options)
