@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finesweep.results.frames import Results, open_results
     from finesweep.spec.files import check_sweep, load_sweep
     from finesweep.spec.sweep import SweepSpec
-    from finesweep.sweeps import delete, extend, resume, run, stop
+    from finesweep.sweeps import delete, extend, load_trained, resume, run, stop
     from finesweep.training.function import Reporter, Trial
 
 _HOMES = {
@@ -35,6 +35,7 @@ _HOMES = {
     "delete": "sweeps",
     "extend": "sweeps",
     "load_sweep": "spec.files",
+    "load_trained": "sweeps",
     "open_results": "results.frames",
     "resume": "sweeps",
     "run": "sweeps",
@@ -54,6 +55,7 @@ __all__ = [
     "delete",
     "extend",
     "load_sweep",
+    "load_trained",
     "open_results",
     "resume",
     "run",

@@ -126,6 +126,17 @@ def extend(name: str, trials: int | None = None, *, hours: float | None = None, 
         writer.extend(name, trials=trials, hours=hours)
 
 
+def load_trained(folder: Path | str) -> Any:  # Any: a transformers or peft model, neither of which is typed
+    """Load the model that a trial kept in a `best-…` folder, whichever method trained it.
+
+    Of a head and blocks only these are kept, and the frozen rest comes from where the sweep's model lies;
+    `.save_pretrained(folder)` writes the whole.
+    """
+    from finesweep.training.checkpoints import load_trained
+
+    return load_trained(Path(folder), cache_dir=cache_dir())
+
+
 def stop(name: str, *, results: str | None = None) -> bool:
     """Ask whoever drives a sweep to stop it cleanly. Tell whether anybody does."""
     url = _existing(_url(results))

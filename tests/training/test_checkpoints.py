@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
+import finesweep
 from finesweep.errors import ModelError
 from finesweep.events import Decision, Ending
 from finesweep.training.checkpoints import load_trained
@@ -193,6 +195,22 @@ def test_kept_weights_load_and_score_as_reported(bench: Any, cache_dir: Path, op
             logits = model(input_ids=torch.tensor([row["input_ids"]])).logits
             losses.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([row["labels"]]))))
     assert sum(losses) / len(losses) == pytest.approx(min(r.metrics["loss"] for r in told.reports), rel=1e-4)
+
+
+def test_a_head_that_was_kept_becomes_a_plain_model_folder(
+    bench: Any, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINESWEEP_CACHE", str(cache_dir))
+    set_up = bench(method="feature-extraction")
+    result, _ = set_up.run()
+    folder = set_up.artifact_dir / result.artifacts["best"]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000
+    verbosity = transformers.utils.logging.get_verbosity()
+    model = finesweep.load_trained(folder)
+    assert transformers.utils.logging.get_verbosity() == verbosity
+    model.save_pretrained(tmp_path / "whole")
+    whole = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole")
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), model.parameters(), strict=True))
 
 
 def test_a_folder_without_kept_weights_is_refused(tmp_path: Path, cache_dir: Path) -> None:

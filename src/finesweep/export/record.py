@@ -28,7 +28,7 @@ class ExportRecord:
     trial: int
     task: str | None  # None, as model and data: a trainer of the user's own was not told
     trainer: str
-    model: Mapping[str, Any] | None  # name, fingerprint
+    model: Mapping[str, Any] | None  # name, how it is loaded, fingerprint
     data: Mapping[str, Any] | None  # paths, columns, limits, fingerprint
     settings: Mapping[str, Any]
     seed: int
@@ -62,7 +62,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         trainer=spec.trainer,
         model=None
         if spec.model is None
-        else {"name": spec.model.name, "fingerprint": provenance.get("model_fingerprint")},
+        else {**spec.model.model_dump(mode="json"), "fingerprint": provenance.get("model_fingerprint")},
         data=None
         if spec.data is None
         else {**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},

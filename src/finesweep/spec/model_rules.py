@@ -54,10 +54,10 @@ def checkpointing_faults(training: Mapping[str, Any], methods: list[Value]) -> I
 
 
 def model_notes(spec: TransformersSweep, possible: Possible) -> Iterator[Finding]:
-    if spec.model.dtype == "float16" and any(method != "lora" for method in possible["method"]):
+    if spec.model.dtype != "float32" and any(method != "lora" for method in possible["method"]):
         message = (
-            "weights of float16 are trained as they are: small updates are lost and large gradients overflow. bfloat16,"
-            " or float32 with training.fp16, do better."
+            f"weights of {spec.model.dtype} are trained as they are: updates too small for their precision are lost."
+            " float32 with training.bf16 or training.fp16 computes as fast, and keeps them at the price of memory."
         )
         yield Finding(("model", "dtype"), message)
 

@@ -7,15 +7,17 @@ decisions.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
@@ -190,7 +192,8 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
         spec = spec.model_copy(update={"name": str(folder.absolute()), "revision": None})
     source = resolve_model(spec, cache_dir=cache_dir)
     pad_id = pad_id_of(load_tokenizer(source))
-    model, _ = load_model(source, task=facts["task"], labels=facts["labels"], pad_id=pad_id, seed=0)
+    with _quietly():
+        model, _ = load_model(source, task=facts["task"], labels=facts["labels"], pad_id=pad_id, seed=0)
     if has_adapters:
         return load_adapters(model, folder)
     if is_partial:
@@ -198,6 +201,18 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
         if unknown:
             raise ModelError(f"{folder} does not fit the model {spec.name}: it has no {', '.join(sorted(unknown))}.")
     return model
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from warning of a head drawn at random, which is about to be replaced."""
+    logging_of_theirs = transformers.utils.logging
+    before = logging_of_theirs.get_verbosity()
+    logging_of_theirs.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging_of_theirs.set_verbosity(before)
 
 
 def _number_in_name(path: Path) -> int:

@@ -50,7 +50,8 @@ def test_what_cannot_be_loaded_or_trained_that_way(
     assert (faults == []) if expected is None else any(expected in fault for fault in faults)
 
 
-def test_training_in_float16_is_worth_a_word(files: Files) -> None:
-    half = ["model.dtype=float16", "training.bf16=false"]
-    assert any("weights of float16 are trained as they are" in note for note in files.notes(*half))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_training_in_half_precision_is_worth_a_word(files: Files, dtype: str) -> None:
+    half = [f"model.dtype={dtype}", "training.bf16=false"]
+    assert any(f"weights of {dtype} are trained as they are" in note for note in files.notes(*half))
     assert files.notes(*half, *ONLY_LORA) == []
