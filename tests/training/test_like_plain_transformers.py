@@ -13,9 +13,11 @@ from typing import Any
 
 import datasets
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
@@ -67,10 +69,19 @@ def train_by_hand(
     return trainer, trainer.evaluate()
 
 
-def classify_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Path, **arguments: Any) -> Any:
+def classify_by_hand(
+    model_dir: Path,
+    data_dir: Path,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    adapt: Callable[[Any], Any] = lambda model: model,
+    **arguments: Any,
+) -> Any:
     transformers.set_seed(SEED)
     names = sorted({row["label"] for row in read(data_dir / "train.jsonl")})
     model = transformers.AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=len(names))
+    model = adapt(model)
 
     def tokenized(split: str) -> datasets.Dataset:
         rows = read(data_dir / f"{split}.jsonl")
@@ -166,6 +177,27 @@ def test_classification(
         assert last[name] == pytest.approx(scores[f"eval_{name}"])
     if "label_smoothing_factor" not in arguments:  # which transformers also puts into the loss it evaluates
         assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks by that name
+def test_adapters(bench: Any, tiny_bert: Path, data_dir: Path, tokenizer: Any, tmp_path: Path) -> None:
+    def adapt(model: Any) -> Any:
+        transformers.set_seed(SEED)
+        config = peft.LoraConfig(
+            task_type="SEQ_CLS", r=4, lora_alpha=12, lora_dropout=0.1, target_modules=["query", "value"]
+        )
+        return peft.get_peft_model(model, config)
+
+    trainer, scores = classify_by_hand(tiny_bert, data_dir, tokenizer, tmp_path / "by hand", adapt=adapt)
+    lora = {"lora_rank": 4, "lora_alpha": 12, "lora_dropout": 0.1, "lora_target_modules": "query, value"}
+    set_up = bench(method="lora", **lora, **WHOLE)
+    result, told = set_up.run(batch_size=BATCH, epochs=EPOCHS)
+    assert told.reports[-1].metrics["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
+    kept = load_file(set_up.artifact_dir / result.artifacts["best"] / "adapter_model.safetensors")
+    by_hand = peft.get_peft_model_state_dict(trainer.model)
+    assert kept.keys() == by_hand.keys()
+    for name, tensor in by_hand.items():
+        torch.testing.assert_close(kept[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
