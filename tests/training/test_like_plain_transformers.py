@@ -5,8 +5,11 @@ What stands here of that side is what a practitioner writes: none of our code, t
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import random
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from finesweep.events import Grid
 SEED, BATCH, EPOCHS = 3, 8, 2.5  # seventeen and a half steps
 ARGUMENTS = {"learning_rate": 2e-3, "weight_decay": 0.1, "warmup_steps": 4, "lr_scheduler_type": "cosine"}
 MAX_LENGTH = 16
+ROLES = ("user", "assistant", "user", "assistant")
 WHOLE = {  # a trial that reports once, at its end, and keeps the weights it has then
     **ARGUMENTS,
     "objective": {"metric": "loss", "direction": "minimize", "value": "last"},
@@ -164,6 +168,49 @@ def generate_by_hand(model_dir: Path, data_dir: Path, tokenizer: Any, folder: Pa
     return train_by_hand(model, collator, splits, folder=folder, **arguments)
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {% if m.role == 'assistant' %}{% generation %}{{ m.content }} {{ eos_token }} "
+    "{% endgeneration %}{% else %}{{ m.content }} {% endif %}{% endfor %}"
+)
+
+
+def chat_by_hand(model_dir: Path, files: Mapping[str, str], tokenizer: Any, folder: Path) -> Any:
+    """Loss on what the template marks as the assistant's."""
+    transformers.set_seed(SEED)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir)
+
+    def tokenized(split: str) -> datasets.Dataset:
+        columns: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "labels": []}
+        for row in read(Path(files[split])):
+            chat = tokenizer.apply_chat_template(row["messages"], return_dict=True, return_assistant_tokens_mask=True)
+            labels = [
+                token if mark else -100 for token, mark in zip(chat["input_ids"], chat["assistant_masks"], strict=True)
+            ]
+            for name, values in (*((key, chat[key]) for key in ("input_ids", "attention_mask")), ("labels", labels)):
+                columns[name].append(values[:MAX_LENGTH])
+        return datasets.Dataset.from_dict(columns)
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    return train_by_hand(model, transformers.DataCollatorForSeq2Seq(tokenizer), splits, folder=folder)
+
+
+def pack_by_hand(model_dir: Path, files: Mapping[str, str], tokenizer: Any, folder: Path) -> Any:
+    """All texts end to end, in blocks of equal length; each repeats the last token of the one before as its first."""
+    transformers.set_seed(SEED)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir)
+
+    def tokenized(split: str) -> datasets.Dataset:
+        stream = [tokenizer.eos_token_id]
+        for row in read(Path(files[split])):
+            stream += [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]
+        starts = range(0, len(stream) - 1, MAX_LENGTH - 1)
+        return datasets.Dataset.from_dict({"input_ids": [stream[at : at + MAX_LENGTH] for at in starts]})
+
+    splits = {split: tokenized(split) for split in ("train", "validation")}
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    return train_by_hand(model, collator, splits, folder=folder)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"label_smoothing_factor": 0.1}, {"max_grad_norm": 0.1, "optim": "adafactor", "dataloader_drop_last": True}],
@@ -233,6 +280,32 @@ def test_causal_lm(
     last = assert_same_training(bench(model=tied_llama, task="causal-lm", **WHOLE, **split), trainer)
     assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
     assert last["perplexity"] == pytest.approx(math.exp(scores["eval_loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("data_format", "by_hand"), [("messages", chat_by_hand), ("text", pack_by_hand)])
+def test_causal_lm_of_chats_and_texts(
+    bench: Any, tied_llama: Path, tokenizer: Any, tmp_path: Path, data_format: str, by_hand: Callable[..., Any]
+) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = CHAT_TEMPLATE
+    model_dir = shutil.copytree(tied_llama, tmp_path / "chatty")
+    chatty.save_pretrained(model_dir)
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation")}
+    for seed, path in enumerate(files.values()):
+        draw = random.Random(seed)
+        texts = [[f"w{draw.randrange(60)} w{draw.randrange(60)}" for _ in range(4)] for _ in range(45)]
+        rows = [
+            {"text": " ".join(turns[: 1 + i % 4])}
+            if data_format == "text"
+            else {"messages": [{"role": role, "content": text} for role, text in zip(ROLES, turns, strict=True)]}
+            for i, turns in enumerate(texts)
+        ]
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    trainer, scores = by_hand(model_dir, files, chatty, tmp_path / "by hand")
+    options = {**WHOLE, "data": {**files, "format": data_format}}
+    last = assert_same_training(bench(model=model_dir, task="causal-lm", **options), trainer)
+    assert last["loss"] == pytest.approx(scores["eval_loss"], rel=1e-5)
 
 
 def assert_same_training(set_up: Any, trainer: transformers.Trainer) -> Mapping[str, float]:

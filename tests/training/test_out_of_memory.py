@@ -28,12 +28,18 @@ MORE_THAN_ALL = 1_000_000
 class SmallDeviceConfig(transformers.BertConfig):
     model_type = "bert-on-a-small-device"
     most_rows = most_rows_at_once_in_evaluation = most_tokens = MORE_THAN_ALL
+    is_too_large = False
 
 
 class BertOnASmallDevice(transformers.BertForSequenceClassification):
     config_class = SmallDeviceConfig
     has_trained = False
     in_use: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+    def to(self, *args: Any, **options: Any) -> Any:
+        if self.config.is_too_large:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().to(*args, **options)
 
     def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
         self.in_use.add(self)
@@ -112,6 +118,13 @@ def test_a_row_that_does_not_fit_fails_its_trial_and_no_other(bench: Any, record
     assert result.reason.startswith("out of memory: a single row of up to 16 tokens does not fit the device")
     after, _ = bench().run(number=2)
     assert after.ending is Ending.DONE
+
+
+def test_a_model_that_does_not_fit_is_told_at_once(bench: Any, recorder: Any, small_device: Any) -> None:
+    told = recorder()
+    with pytest.raises(ResourcesError, match=r"^out of memory: the model alone does not fit .* model\.dtype"):
+        bench(model=small_device(is_too_large=True)).run(told)
+    assert "n_oom" not in told.facts
 
 
 def test_memory_that_runs_out_later_costs_what_came_after_the_last_checkpoint(

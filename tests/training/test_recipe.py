@@ -24,6 +24,17 @@ def test_learning_rate_warms_up_and_then_falls_linearly_to_zero(bench: Any, opti
     assert rates[5:] == pytest.approx([1e-3 * (14 - step) / 10 for step in range(5, 14)])
 
 
+def test_part_of_an_epoch_has_a_schedule_of_its_own_to_its_end(bench: Any, optimizer_steps: Any) -> None:
+    """2.6 epochs of seven steps are 18.2: the nineteenth is made whole, and the rate reaches zero behind it."""
+    _, told = bench().run(learning_rate=1e-3, batch_size=8, epochs=2.6, warmup_ratio=0.25)
+    rates = optimizer_steps.learning_rates
+    assert told.facts["optimizer_steps"] == len(rates) == 19
+    assert told.facts["warmup_steps"] == 5
+    assert rates == pytest.approx([k / 5 * 1e-3 for k in range(5)] + [1e-3 * (19 - k) / 14 for k in range(5, 19)])
+    last = told.reports[-1]
+    assert (last.final, last.step, last.examples_seen) == (True, 146, 2 * N_TRAIN + 5 * 8)
+
+
 @pytest.mark.parametrize(("batch_size", "epochs", "n_steps"), [(8, 2, 14), (16, 2, 8), (32, 1.5, 3), (64, 3, 3)])
 def test_number_of_optimizer_steps(
     bench: Any, optimizer_steps: Any, batch_size: int, epochs: float, n_steps: int

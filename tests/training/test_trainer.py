@@ -152,6 +152,34 @@ def test_smoke_names_a_length_that_the_model_has_no_positions_for(make_spec: Any
         smoke(make_spec(data={"max_length": 33}), cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "feature-extraction"])
+@pytest.mark.parametrize("task", ["classification", "multi-label-classification", "regression", "causal-lm"])
+def test_smoke_of_every_task_and_method(
+    make_spec: Any, tmp_path: Path, tied_llama: Path, task: str, method: str
+) -> None:
+    options = {"model": tied_llama, "unfrozen_layers": 1} if task == "causal-lm" else {}
+    result = smoke(make_spec(task=task, method=method, batch_size=4, **options), cache_dir=tmp_path)
+    assert (result.method, result.batch_size) == (method, 4)
+    assert 0 < result.n_trainable <= result.n_parameters
+    assert (result.n_trainable == result.n_parameters) == (method == "full")
+
+
+@pytest.mark.parametrize(
+    ("choices", "most"),
+    [
+        (["feature-extraction", "lora", "full"], {"method": "full", "lora_rank": 64}),
+        (["feature-extraction", "lora"], {"method": "lora", "lora_rank": 64}),
+        (["feature-extraction"], {"method": "feature-extraction", "lora_rank": 64}),
+    ],
+)
+def test_the_largest_shape_is_of_the_method_that_takes_most(
+    make_spec: Any, choices: list[str], most: dict[str, Any]
+) -> None:
+    rank = {"type": "categorical", "choices": [8, 64, 16]}
+    spec = make_spec(parameters={"method": {"type": "categorical", "choices": choices}, "lora_rank": rank})
+    assert largest_settings(spec) == most
+
+
 def test_smoke_of_a_generative_model(make_spec: Any, tmp_path: Path, tied_llama: Path) -> None:
     objective = {"metric": "loss", "direction": "minimize"}
     parameters = {"unfrozen_layers": {"type": "int", "low": 1, "high": 2}}

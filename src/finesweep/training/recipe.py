@@ -17,6 +17,7 @@ import datasets
 import torch
 import transformers
 
+from finesweep.errors import ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.settings import settings_for, transformers_arguments
 from finesweep.spec.sweep import ModelSpec, TrainingSpec, TransformersSweep
@@ -130,18 +131,30 @@ def _train(
 def set_up(
     settings: TrainingSpec, schedule: Schedule, *, spec: TransformersSweep, shared: Shared, folder: TrialFolder
 ) -> SweepTrainer:
-    """Make the trainer of a trial: a fresh model with the method's weights set to move, and data."""
+    """Make the trainer of a trial: a fresh model with the method's weights set to move, and data.
+
+    Raises ResourcesError where the device does not hold the model.
+    """
     model = shared.base_model.copy(settings.seed)
     trainable = apply_method(model, settings, task=spec.task, fresh_parameters=shared.base_model.fresh_parameters)
-    trainer = SweepTrainer(
-        args=training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec)),
-        scoring=shared.scoring,
-        trainable=trainable,
-        drop_last=drops_last(settings),
-        train_dataset=shared.train,
-        eval_dataset=shared.validation,
-        data_collator=collator(pad_id_of(shared.tokenizer)),
-    )
+    arguments = training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec))
+    try:
+        trainer = SweepTrainer(
+            args=arguments,
+            scoring=shared.scoring,
+            trainable=trainable,
+            drop_last=drops_last(settings),
+            train_dataset=shared.train,
+            eval_dataset=shared.validation,
+            data_collator=collator(pad_id_of(shared.tokenizer)),
+        )
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourcesError(
+            "out of memory: the model alone does not fit the device. Set model.dtype to bfloat16, or take a device "
+            "with more memory, or one that nobody else uses."
+        ) from error
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
