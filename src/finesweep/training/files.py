@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -33,7 +35,10 @@ def open_file(path: Path, *, where: str, text_column: str, scratch_dir: Path) ->
     with tempfile.TemporaryDirectory(dir=scratch_dir) as folder:
         try:
             return _read(path, text_column, cache_dir=folder)
-        except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:  # pyarrow's are both
+        except UnicodeDecodeError as error:
+            beginning = error.object[error.start :][:_SHOWN]
+            raise DataError(f"{where} is no UTF-8 text: {show(beginning)}. Save it as UTF-8.") from error
+        except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:  # pyarrow's are the latter
             cause = str(error.__cause__ or error).split("\n")[0]
             if any(words in cause for words in _NO_ROWS):
                 raise no_rows(where) from error
@@ -61,10 +66,7 @@ def _read(path: Path, text_column: str, *, cache_dir: str) -> datasets.Dataset:
         case ".txt":
             return datasets.Dataset.from_dict({text_column: [path.read_text(encoding=_CSV_ENCODING)]})
         case ".csv":
-            # all columns as text: a guess by chunks would make numbers of some labels and not of others
-            text_columns = datasets.Features({name: datasets.Value("string") for name in _csv_header(path)})
-            how = {"features": text_columns, "na_filter": False, "encoding": _CSV_ENCODING}
-            return datasets.Dataset.from_csv(str(path), **how, **options)
+            return _read_csv(path)
         case _:
             return datasets.Dataset.from_json(str(path), **options)
 
@@ -76,19 +78,42 @@ def _arrow_table(path: Path) -> pa.Table:
         return (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
 
 
-def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding=_CSV_ENCODING, newline="") as file:
-        return next(csv.reader(file))
+def _read_csv(path: Path) -> datasets.Dataset:
+    """Read all cells as text: a guess at types could make numbers of some labels and not of others."""
+    usual_limit = csv.field_size_limit(sys.maxsize)  # a cell may hold a long text
+    try:
+        with path.open(encoding=_CSV_ENCODING, newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader)
+            if twice := [name for name, n in Counter(header).items() if n > 1]:
+                raise ValueError(f"its header names {show(twice[0])} twice")
+            columns: list[list[str]] = [[] for _ in header]
+            for row, cells in enumerate(filter(None, reader), start=1):
+                if len(cells) != len(header):
+                    raise ValueError(
+                        f"row {row} has {len(cells)} cells and the header {len(header)}: {show(','.join(cells))}; text "
+                        "with a comma in it stands in quotes"
+                    )
+                for column, cell in zip(columns, cells, strict=True):
+                    column.append(cell)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(usual_limit)
+    text = datasets.Features({name: datasets.Value("string") for name in header})
+    return datasets.Dataset.from_dict(dict(zip(header, columns, strict=True)), features=text)
 
 
 def _json_fault(path: Path) -> str | None:
     """Name the first line that is no JSON object."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for row, line in enumerate(file, start=1):
             try:
                 value = json.loads(line)
+            except UnicodeDecodeError:
+                return f"row {row} is no UTF-8 text: {show(line.strip())}"
             except json.JSONDecodeError as error:
-                return f"row {row} is no JSON ({error.msg} at column {error.colno}): {show(line.strip())}"
+                return f"row {row} is no JSON ({error.msg} at column {error.colno}): {show(error.doc.strip())}"
             if not isinstance(value, dict):
                 return f"row {row} is no JSON object: {show(value)}"
     return None

@@ -100,7 +100,7 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
 
 def _named_classes(table: Table, column: str) -> Sequence[Any]:
     """Return a column's values, classes by their names; -1 is how `datasets` marks a row without one."""
-    values: Sequence[Any] = table.rows[column][:]
+    values: Sequence[Any] = _decoded(table, column)
     names = (*_class_names(table, column), None)
     if len(names) == 1:
         return values
@@ -108,6 +108,23 @@ def _named_classes(table: Table, column: str) -> Sequence[Any]:
         [names[label] for label in value] if isinstance(value, list) else names[-1 if value is None else value]
         for value in values
     ]
+
+
+def _decoded(table: Table, column: str) -> Sequence[Any]:
+    """Return a column's values: whether its text is UTF-8 is looked at here for the first time."""
+    try:
+        values: Sequence[Any] = table.rows[column][:]
+    except UnicodeDecodeError:
+        for index in range(len(table.rows)):
+            try:
+                table.rows[index]
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f'{table.where}, row {index + 1}, column "{column}" holds {show(error.object)}, which is no UTF-8 '
+                    "text. Save the file as UTF-8."
+                ) from None
+        raise
+    return values
 
 
 def _leave_out(rows: Rows, incomplete: Mapping[int, str], data: DataSpec) -> tuple[Rows, list[str]]:

@@ -110,11 +110,57 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
             read(tmp_path / f"rows.{ending}")
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "json", "arrow", "txt"])
+@pytest.mark.parametrize("ending", ["parquet", "json", "jsonl", "arrow"])
 def test_a_file_that_is_something_else(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"rows.{ending}").write_bytes(bytes(range(128, 256)))
     with pytest.raises(DataError, match=rf"rows\.{ending} cannot be read: .+\. Mend the file"):
         read(tmp_path / f"rows.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "message"),
+    [
+        ("csv", "text,label\nschön,a\n", r"rows\.csv is no UTF-8 text: b'\\xf6n,a\\n'\. Save it as UTF-8"),
+        ("txt", "schön", r"rows\.txt is no UTF-8 text: b'\\xf6n'\. Save it as UTF-8"),
+        (
+            "jsonl",
+            '{"text": "one", "label": "a"}\n{"text": "schön", "label": "b"}\n',
+            r"rows\.jsonl, row 2, column \"text\" holds b'sch\\xf6n', which is no UTF-8 text\. Save the file as UTF-8",
+        ),
+    ],
+)
+def test_text_in_another_encoding(tmp_path: Path, ending: str, content: str, message: str) -> None:
+    (tmp_path / f"rows.{ending}").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / f"rows.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b,c\n", r"row 1 has 3 cells and the header 2: 'a,b,c'; text with a comma in it stands in quotes"),
+        ("a,b\nc\n", r"row 2 has 1 cells and the header 2: 'c'"),
+        ('a,b\n"c,d\n', r"line 3: unexpected end of data"),
+        ('"a"b,c\n', r"line 2: ',' expected after '\"'"),
+    ],
+)
+def test_cells_that_are_not_those_of_the_header(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"text,label\n{content}")
+    with pytest.raises(DataError, match=rf"rows\.csv cannot be read: {message}.* Mend the file"):
+        read(tmp_path / "rows.csv")
+
+
+def test_a_header_that_names_a_column_twice(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label,text\na,b,c\n")
+    with pytest.raises(DataError, match=r"its header names 'text' twice"):
+        read(tmp_path / "rows.csv")
+
+
+def test_quotes_blank_lines_and_long_cells_of_csv(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    (tmp_path / "rows.csv").write_text(f'text,label\n"two\nlines, ""quoted""",a\n\n{long},b\n')
+    rows = read(tmp_path / "rows.csv")
+    assert (list(rows.columns["text"]), list(rows.columns["label"])) == (['two\nlines, "quoted"', long], ["a", "b"])
 
 
 @pytest.mark.parametrize(
