@@ -33,6 +33,7 @@ from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.views.live import PlainView
+from finesweep.views.problems import TrackerProblems
 
 BackendName = Literal["ray", "inline"]
 
@@ -211,7 +212,9 @@ def _drive(
                 history=history,
             )
 
-        driver = Driver(spec, writer=writer, make_broker=make_broker, listeners=[retention], view=view)
+        driver = Driver(
+            spec, writer=writer, make_broker=make_broker, listeners=[retention, TrackerProblems(view.say)], view=view
+        )
         return driver.drive(_backend(backend, spec, place, grid, slots, provenance=provenance))
     finally:
         writer.release(name)
