@@ -26,10 +26,7 @@ ALL_LINEAR = "all-linear"  # peft's word, too
 
 _LINEAR = (nn.Linear, Conv1D)  # bitsandbytes' are nn.Linear as well; Conv1D is what GPT-2 has instead
 _ADAPTABLE = (*_LINEAR, nn.Embedding, nn.Conv1d, nn.Conv2d)
-_HEADS_PEFT_KNOWS = (
-    "classifier",
-    "score",
-)  # of sequence classifiers; it adds them without looking whether they are there
+_HEADS_PEFT_KNOWS = ("classifier", "score")  # it adds both to what is trained of any sequence classifier
 _TASK_TYPES: Mapping[Task, peft.TaskType] = {
     "classification": peft.TaskType.SEQ_CLS,
     "multi-label-classification": peft.TaskType.SEQ_CLS,

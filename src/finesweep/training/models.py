@@ -49,8 +49,17 @@ def max_positions(source: ModelSource, tokenizer: Tokenizer) -> int | None:
 class BaseModel:
     """A model as loaded, kept in memory and never trained: trials get copies of it."""
 
-    def __init__(self, source: ModelSource, *, task: Task, labels: Sequence[str], tokenizer: Tokenizer) -> None:
-        self._source, self._task, self._labels = source, task, tuple(labels)
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        task: Task,
+        labels: Sequence[str],
+        tokenizer: Tokenizer,
+        device: str | None = None,
+    ) -> None:
+        """Packed weights lie on `device` from the start, where they are packed; others go there with their copies."""
+        self._source, self._task, self._labels, self._device = source, task, tuple(labels), device
         self._pad_id = pad_id_of(tokenizer)
         self._pristine: Model | None = None
         self._seed: int | None = None
@@ -61,14 +70,19 @@ class BaseModel:
         if self._pristine is None or (self.fresh_parameters and seed != self._seed):
             self._pristine = None  # let go of the old one before loading the new one
             self._pristine, self.fresh_parameters = load_model(
-                self._source, task=self._task, labels=self._labels, pad_id=self._pad_id, seed=seed
+                self._source,
+                task=self._task,
+                labels=self._labels,
+                pad_id=self._pad_id,
+                seed=seed,
+                device=self._device,
             )
             self._seed = seed
         return copy.deepcopy(self._pristine)
 
 
 def load_model(
-    source: ModelSource, *, task: Task, labels: Sequence[str], pad_id: int, seed: int
+    source: ModelSource, *, task: Task, labels: Sequence[str], pad_id: int, seed: int, device: str | None = None
 ) -> tuple[Model, frozenset[str]]:
     """Load from files as the spec says, and name the parameters that `seed` drew because no file held them."""
     check_weights(source)
@@ -76,7 +90,7 @@ def load_model(
     if source.spec.quantize is None:
         model, fresh = _load(source, head, task=task, seed=seed, packing={})
     else:
-        model, fresh = _load_packed(source, head, task=task, seed=seed)
+        model, fresh = _load_packed(source, head, task=task, seed=seed, device=device)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_id  # a causal model with a classification head finds the last token by it
     return model, fresh
@@ -105,12 +119,13 @@ def _load(
 
 
 def _load_packed(
-    source: ModelSource, head: Mapping[str, Any], *, task: Task, seed: int
+    source: ModelSource, head: Mapping[str, Any], *, task: Task, seed: int, device: str | None
 ) -> tuple[Model, frozenset[str]]:
     """Load weights of few bits, but what no file holds in full: it is to be trained. What that is, loading tells."""
     unpacked = set(head_modules(outline(source, task=task)))
+    placing = {} if device is None else {"device_map": {"": device}}
     while True:
-        packing = {"quantization_config": _packing(source.spec, unpacked)}
+        packing = {"quantization_config": _packing(source.spec, unpacked), **placing}
         model, fresh = _load(source, head, task=task, seed=seed, packing=packing)
         drawn = {
             name for name in (parameter.rpartition(".")[0] for parameter in fresh) if not is_inside(name, unpacked)

@@ -94,7 +94,13 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
     tokenizer = load_tokenizer(source)
     return Shared(
         tokenizer=tokenizer,
-        base_model=BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer),
+        base_model=BaseModel(
+            source,
+            task=spec.task,
+            labels=prepared.labels,
+            tokenizer=tokenizer,
+            device="cpu" if on_cpu(spec) else "cuda",
+        ),
         train=load_split(prepared, "train"),
         validation=load_split(prepared, "validation"),
         scoring=prepared.scoring,
