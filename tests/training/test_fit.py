@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file
+from tests.commandline import invoke
 
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import ModelSpec
@@ -115,3 +118,50 @@ def test_a_folder_without_weights_or_with_some_missing(make_spec: Any, tmp_path:
     (folder / "model.safetensors.index.json").unlink()
     with pytest.raises(ModelError, match=r"has no weights: there is no model\.safetensors in"):
         prepare(make_spec(model=folder), cache_dir=tmp_path)
+
+
+@pytest.fixture
+def check_load(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that writes a sweep of a model and checks it as a user would."""
+    monkeypatch.setenv("FINESWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def check(model: Any, *overrides: str) -> Any:
+        sweep = {
+            "name": "tiny",
+            "study": {
+                "objective": {"metric": "loss", "direction": "minimize"},
+                "parameters": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}},
+            },
+            "model": model,
+            "task": "classification",
+            "data": {split: str(data_dir / f"{split}.jsonl") for split in ("train", "validation")} | {"max_length": 16},
+            "budget": {"trials": 20},
+        }
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(sweep))
+        return invoke("check", str(path), "--load", *(f"--set={override}" for override in overrides))
+
+    return check
+
+
+def test_what_is_wrong_with_a_model_is_told_by_check(check_load: Any, tiny_bert: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(b"GGUF\x03\x00\x00\x00\x10\x00")
+    pickles = str(pickled(tiny_bert, tmp_path / "pickled"))
+    for model, overrides, message in (
+        (
+            str(tiny_bert),
+            ["training.method=lora", "training.lora_target_modules=q_proj"],
+            'module "q_proj" is not in a',
+        ),
+        (str(cut), [], "Is the file whole? It has 10 bytes."),
+        (pickles, [], "Set model.allow_pickle: true"),
+        ("nobody/nothing", [], '"nobody/nothing" is no folder here and cannot be had from the hub'),
+        ("nobody/nothing", ["model.revision=v2"], '"nobody/nothing" at revision v2 is no folder here'),
+    ):
+        told = check_load(model, *overrides)
+        assert (told.exit_code, told.stdout) == (2, ""), model
+        assert message in told.stderr
+    assert check_load(pickles, "model.allow_pickle=true", "model.dtype=bfloat16").exit_code == 0
