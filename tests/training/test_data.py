@@ -144,7 +144,7 @@ def test_a_text_file_is_packed_and_its_end_is_set_aside(make_spec: MakeSpec, tmp
     assert [*learnt[0][:-1], *learnt[1][:-1]] == " ".join(lines).split()
     assert lines[-1].split() == learnt[1][:-1][-len(lines[-1].split()) :]
     assert 0.2 <= len(learnt[1]) / len([*learnt[0], *learnt[1]]) < 0.25
-    assert f"train: {prepared.n_train_rows} blocks of at most 16 tokens, made of 1 texts" in prepared.notes
+    assert f"train: {prepared.n_train_rows} blocks of at most 16 tokens, made of 1 text" in prepared.notes
 
 
 def test_limits_of_packed_text_count_blocks(make_spec: MakeSpec, tmp_path: Path, tied_llama: Path) -> None:

@@ -78,8 +78,10 @@ def _size_notes(spec: SweepSpec, fixed: Mapping[str, Value]) -> Iterator[Finding
 
 def _data_notes(data: DataSpec, task: Task) -> Iterator[Finding]:
     if data.validation == data.train:
-        yield Finding(("data", "validation"), "this is the training file: trials are judged by rows they learned from.")
-    if data.test is not None and data.test in (data.train, data.validation):
+        yield Finding(
+            ("data", "validation"), "these are the training rows: trials are judged by rows they learned from."
+        )
+    if isinstance(data.test, str) and data.test in (data.train, data.validation):
         yield Finding(("data", "test"), "these rows are used by trials; a test set should be rows that none has seen.")
     used = columns_of(data, task)
     for name in ("text", "text_pair", "label", "prompt", "completion", "messages", "format"):

@@ -52,7 +52,7 @@ def on_tokens(split: str, rows: Rows, encoded: Encoded, spec: TransformersSweep)
     """Tell of rows that were cut or left out for their length, and of how many tokens there is something to learn."""
     n, length = len(encoded.table), spec.data.max_length
     if spec.task == "causal-lm" and spec.data.format == "text":
-        return [f"{split}: {n:,} blocks of at most {length} tokens, made of {len(rows):,} texts"]
+        return [f"{split}: {n:,} blocks of at most {length} tokens, made of {len(rows):,} text{'s'[: len(rows) > 1]}"]
     notes = []
     if encoded.n_cut:
         notes.append(f"{split}: {encoded.n_cut} of {n} rows are cut at {length} tokens ({encoded.n_cut / n:.1%})")

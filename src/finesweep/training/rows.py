@@ -130,7 +130,7 @@ def _decoded(table: Table, column: str) -> Sequence[Any]:
 def _leave_out(rows: Rows, incomplete: Mapping[int, str], data: DataSpec) -> tuple[Rows, list[str]]:
     n = len(rows)
     if len(incomplete) == n:
-        raise DataError(f"{rows.where}: all {n} rows are incomplete: {_some(incomplete)}. Fill them.")
+        raise DataError(f"{rows.where}: all {n} rows are incomplete: {_some(incomplete)}. Fill them, or name others.")
     if data.incomplete == "refuse":
         raise DataError(
             f"{rows.where}: {len(incomplete)} of {n} rows are incomplete: {_some(incomplete)}. Fill or remove them, or "

@@ -424,6 +424,11 @@ def test_rows_used_twice_are_worth_a_word(files: Files) -> None:
     assert [note.split(": ")[1] for note in files.notes()] == ["data.validation", "data.test"]
 
 
+def test_two_shares_of_one_size_are_not_the_same_rows(files: Files) -> None:
+    files.edit("sweep", "validation: v.jsonl", "validation: 0.1, test: 0.1")
+    assert files.notes() == []
+
+
 def test_unfrozen_layers_without_effect(files: Files) -> None:
     files.edit("study", f"  {METHOD}\n", "")
     files.edit("study", "  unfrozen_layers: {type: int, low: 0, high: 2, when: {method: feature-extraction}}\n", "")
