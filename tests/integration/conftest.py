@@ -53,7 +53,7 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transformers
 
     folder = tmp_path_factory.mktemp("generator")
-    tokenizer = save_tokenizer(folder)
+    tokenizer = save_tokenizer(folder, eos_token="[EOS]")
     torch.manual_seed(1)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
@@ -70,15 +70,15 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def save_tokenizer(folder: Path) -> Any:
-    """Write a tokenizer that knows a word a token."""
+def save_tokenizer(folder: Path, **more: str) -> Any:
+    """Write a tokenizer that knows a word a token, and special tokens beyond padding and the unknown one."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    known = ["[PAD]", "[UNK]", "[EOS]", *WORDS]
+    known = ["[PAD]", "[UNK]", *WORDS, *more.values()]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[EOS]"}
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", **more}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
     tokenizer.save_pretrained(folder)
     return tokenizer
