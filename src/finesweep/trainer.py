@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from finesweep.events import AttemptResult, Decision, Report, TrialSpec
@@ -30,6 +30,29 @@ class Trainer(Protocol):
 
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
         """Train one attempt. Exceptions are caught by the backend and make the attempt FAILED."""
+
+
+class StackReporter(Protocol):
+    """How trials that are trained as one computation, the lanes of a stack, speak to the sweep: each by its number."""
+
+    def describe(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Tell facts worth keeping of a lane, as Reporter.describe does of a trial."""
+
+    def report(self, reports: Mapping[int, Report]) -> Mapping[int, Decision]:
+        """Tell one report each of some lanes and wait; they are judged in ascending number, each by itself."""
+
+    def poll(self, number: int) -> Decision:
+        """Answer at once, between reports."""
+
+    def end(self, number: int, result: AttemptResult) -> None:
+        """Say how a lane's attempt ended, once; its outcome does not wait for the other lanes."""
+
+
+class StackTrainer(Trainer, Protocol):
+    """A trainer that can also train several trials as one computation."""
+
+    def run_stack(self, trials: Sequence[TrialSpec], reporter: StackReporter) -> None:
+        """Train one attempt of each. Lanes that have not ended when this raises are FAILED by the backend."""
 
 
 class TrainerFactory(Protocol):
