@@ -1,7 +1,7 @@
 """What happens after each optimizer step of an attempt: reports on the grid, polls, checkpoints, the best weights.
 
-In: a running trainer, a reporter. Out: reports, files in the trial's folder, how the attempt ended. It must not know
-how a trainer is set up.
+In: what trains, what its optimizer steps came to. Out: reports to be answered, files in the trial's folder, how the
+attempt ended. It must not know what trains, or whether it trains one trial or several at once.
 """
 
 from __future__ import annotations
@@ -9,50 +9,71 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import transformers
+from typing import Protocol
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
 from finesweep.layout import samples_path
 from finesweep.spec.evaluation_rules import measured_metrics
 from finesweep.spec.sweep import COSTS, TrainingSpec, TransformersSweep
-from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
-from finesweep.training.encoding import Tokenizer
-from finesweep.training.generation import append_samples
-from finesweep.training.hf_trainer import SweepTrainer
+from finesweep.training.generation import Sample, append_samples
 from finesweep.training.judging import Watched, is_diverged, note_loss, note_value
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, steps_reached
 
 NOTHING_TOLD = -1
 
+Reports = Generator[Report, Decision, bool]  # what is to be told, and each time answered; in the end: is it over?
+
 _log = logging.getLogger(__name__)
 
 
-class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Watches one attempt as the trainer's callback, and says in the end how it ended."""
+class Trained(Protocol):
+    """What an attempt asks of whatever trains its weights."""
+
+    @property
+    def n_trainable(self) -> int: ...
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """What the model wrote when it was last scored."""
+
+    def loss_at_start(self) -> float:
+        """Return the mean training loss before the first update, or what ignorance costs if that is more."""
+
+    def score(self) -> dict[str, float]:
+        """Judge the weights as they are now by the validation rows."""
+
+    def model_mib(self) -> float: ...
+
+    def keep_best(self, *, step: int, value: float) -> None:
+        """Keep the weights as they are now, and not those kept before."""
+
+    def write_checkpoint(self, progress: Progress) -> None:
+        """Write what it takes to go on from here."""
+
+
+class Attempt:
+    """Watches one attempt from step to step, and says in the end how it ended."""
 
     def __init__(
         self,
-        trainer: SweepTrainer,
-        reporter: Reporter,
+        trained: Trained,
         *,
+        poll: Callable[[], Decision],
         spec: TransformersSweep,
         grid: Grid,
         settings: TrainingSpec,
         schedule: Schedule,
         folder: TrialFolder,
-        tokenizer: Tokenizer,
         told_up_to: int = NOTHING_TOLD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Steps up to `told_up_to` were told before memory ran out; what was told holds."""
-        self._trainer, self._reporter = trainer, reporter
+        self._trained, self._poll = trained, poll
         self._spec, self._grid, self._settings, self._schedule = spec, grid, settings, schedule
-        self._folder, self._tokenizer = folder, tokenizer
+        self._folder = folder
         self.told_up_to = told_up_to
         self._clock = clock
         self._last_checkpoint_s = self._working_since_s = clock()
@@ -71,34 +92,33 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         self._loss_sum, self._loss_steps = progress.loss_sum, progress.loss_steps
         self._train_seconds, self._watched = progress.train_seconds, progress.watched
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 0:
-            self._watched = replace(self._watched, start_loss=self._trainer.loss_at_start())
+    def begin(self, optimizer_step: int) -> None:
+        """Take note that training is about to begin, or to go on after `optimizer_step`."""
+        if optimizer_step == 0:
+            self._watched = replace(self._watched, start_loss=self._trained.loss_at_start())
         self._working_since_s = self._clock()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._note(self._trainer.take_loss())
-        step = state.global_step
+    def after_step(self, step: int, loss: float) -> Reports:
+        """Take in an optimizer step and its mean loss; give the reports that are due now, one after another."""
+        self._note(loss)
         is_last = step >= self._schedule.optimizer_steps
         reached = steps_reached(self._grid, self._schedule, step)
 
         if self._is_diverged() and not self._has_told_divergence:
             self._has_told_divergence = True  # at once; should it be let go on, the grid will tell the rest
-            self._report_divergence(step)
+            yield from self._report_divergence(step)
         elif reached or is_last:
-            self._report(
-                (*reached, end_step(self._grid, self._schedule)) if is_last else reached, step, is_last=is_last
-            )
+            steps = (*reached, end_step(self._grid, self._schedule)) if is_last else reached
+            yield from self._report(steps, step, is_last=is_last)
         self._is_over |= is_last
 
         if self._decision is Decision.CONTINUE and not self._is_over:
-            self._decision = self._reporter.poll()
+            self._decision = self._poll()
         is_due = bool(reached) and self._clock() - self._last_checkpoint_s >= self._settings.checkpoint_minutes * 60
         if not self._is_over and (self._decision is Decision.PAUSE or (self._decision is Decision.CONTINUE and is_due)):
             self._write_checkpoint(step)
-        if self._decision is not Decision.CONTINUE or self._is_over:
-            control.should_training_stop = True
         self._working_since_s = self._clock()
+        return self._decision is not Decision.CONTINUE or self._is_over
 
     def end(self) -> AttemptResult:
         """Tidy the trial's folder and say how the attempt ended."""
@@ -122,26 +142,26 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
     def _is_diverged(self) -> bool:
         return is_diverged(self._watched, factor=self._settings.divergence_factor)
 
-    def _report(self, steps: tuple[int, ...], optimizer_step: int, *, is_last: bool) -> None:
+    def _report(self, steps: tuple[int, ...], optimizer_step: int, *, is_last: bool) -> Generator[Report, Decision]:
         """Evaluate once and tell every step of the grid that this optimizer step is the first to reach.
 
         All of them, also after an answer of PAUSE: the checkpoint then written lies behind them. Only STOP cuts short.
         A trial that has come to its end is whole: none of them may prune it.
         """
-        metrics = {**self._trainer.score(), "train_loss": self._take_train_loss(), **self._costs()}
+        metrics = {**self._trained.score(), "train_loss": self._take_train_loss(), **self._costs()}
         self._keep_samples(steps[0])
         value = metrics[self._spec.study.objective.metric]
         self._is_over = self._has_lost_patience(value) or is_last
         before = self.told_up_to
         for step in steps:
-            self._tell(step, metrics, optimizer_step, is_final=self._is_over)
+            yield from self._tell(step, metrics, optimizer_step, is_final=self._is_over)
             if self._decision is Decision.STOP:
                 return
         if steps[-1] > before:  # the weights kept belong to the value told, and that one holds
             self._keep_best(value, step=steps[-1])
 
     def _keep_samples(self, step: int) -> None:
-        append_samples(samples_path(self._folder.artifact_dir, self._folder.number), self._trainer.samples, step=step)
+        append_samples(samples_path(self._folder.artifact_dir, self._folder.number), self._trained.samples, step=step)
 
     def _has_lost_patience(self, value: float) -> bool:
         settings, objective = self._settings, self._spec.study.objective
@@ -152,12 +172,13 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         self._reason = "early stopping"
         return True
 
-    def _report_divergence(self, optimizer_step: int) -> None:
+    def _report_divergence(self, optimizer_step: int) -> Generator[Report, Decision]:
         """Tell that the weights are worth nothing now: no evaluation, only what training cost them."""
         unknown = dict.fromkeys(measured_metrics(self._spec.task, self._spec.evaluation), math.nan)
         metrics = {**unknown, "train_loss": self._take_train_loss(), **self._costs()}
         step = off_grid_step(self._grid, self._schedule, optimizer_step)
-        self._tell(step, metrics, optimizer_step, is_final=optimizer_step >= self._schedule.optimizer_steps)
+        is_final = optimizer_step >= self._schedule.optimizer_steps
+        yield from self._tell(step, metrics, optimizer_step, is_final=is_final)
 
     def _take_train_loss(self) -> float:
         """Return the mean training loss since the last report."""
@@ -168,21 +189,24 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
     def _costs(self) -> dict[str, float]:
         """Return what the objectives name of a trial's costs."""
         costs = {
-            "trainable_parameters": self._trainer.trainable.n_trainable,
-            "model_mib": self._trainer.model_mib(),
+            "trainable_parameters": self._trained.n_trainable,
+            "model_mib": self._trained.model_mib(),
             "train_seconds": self._train_seconds,
         }
         assert costs.keys() == COSTS.keys(), "every cost of the spec is told here"
         return {o.metric: costs[o.metric] for o in self._spec.study.objectives if o.metric in costs}
 
-    def _tell(self, step: int, metrics: Mapping[str, float], optimizer_step: int, *, is_final: bool) -> None:
+    def _tell(
+        self, step: int, metrics: Mapping[str, float], optimizer_step: int, *, is_final: bool
+    ) -> Generator[Report, Decision]:
         if step <= self.told_up_to:
             return
         examples_seen = self._schedule.examples_at(optimizer_step)
-        decision = self._reporter.report(Report(step, metrics, examples_seen, final=is_final))
+        decision = yield Report(step, metrics, examples_seen, final=is_final)
         self.told_up_to = step
         said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        _log.info("step %d, %d examples seen, %s: %s", step, examples_seen, said, decision)
+        of_trial = {"trial": self._folder.number}  # whose log it goes to, where several train at once
+        _log.info("step %d, %d examples seen, %s: %s", step, examples_seen, said, decision, extra=of_trial)
         if self._decision is not Decision.STOP and decision is not Decision.CONTINUE:
             self._decision = decision
 
@@ -196,17 +220,21 @@ class Attempt(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
         elif not math.isfinite(value) or not objective.is_better(value, self._best_value):
             return
         self._best_value = value
-        self._folder.write_best(
-            self._trainer.model,
-            self._tokenizer,
-            self._trainer.trained_weights(),
-            model_spec=self._spec.model,
-            task=self._spec.task,
-            step=step,
-            value=value,
-        )
+        self._trained.keep_best(step=step, value=value)
 
     def _write_checkpoint(self, optimizer_step: int) -> None:
-        progress = Progress(optimizer_step, self._loss_sum, self._loss_steps, self._train_seconds, self._watched)
-        self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
+        self._trained.write_checkpoint(
+            Progress(optimizer_step, self._loss_sum, self._loss_steps, self._train_seconds, self._watched)
+        )
         self._last_checkpoint_s = self._clock()
+
+
+def tell_all(reports: Reports, report: Callable[[Report], Decision]) -> bool:
+    """Tell the reports that are due after a step, each once the one before is answered. Say whether it is over."""
+    try:
+        due = next(reports)
+        while True:
+            due = reports.send(report(due))
+    except StopIteration as end:
+        is_over: bool = end.value
+        return is_over

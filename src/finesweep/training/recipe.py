@@ -29,6 +29,7 @@ from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import Fitting, forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.methods import apply_method
 from finesweep.training.models import BaseModel
+from finesweep.training.one_model import TrainedModel, Watching
 from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import TaskKind
@@ -93,17 +94,16 @@ def _train(
     schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
     trainer = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
     attempt = Attempt(
-        trainer,
-        reporter,
+        TrainedModel(trainer, spec=spec, folder=folder, tokenizer=shared.tokenizer),
+        poll=reporter.poll,
         spec=spec,
         grid=grid,
         settings=settings,
         schedule=schedule,
         folder=folder,
-        tokenizer=shared.tokenizer,
         told_up_to=told_up_to,
     )
-    trainer.add_callback(attempt)
+    trainer.add_callback(Watching(trainer, attempt, reporter.report))
     checkpoint = folder.newest_checkpoint()
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)

@@ -1,0 +1,74 @@
+"""One trial under transformers' Trainer: between its callbacks and the attempt that watches it.
+
+In: a running trainer, the trial's folder. Out: what the attempt asks for, and the trainer stopped when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import transformers
+
+from finesweep.events import Decision, Report
+from finesweep.spec.sweep import TransformersSweep
+from finesweep.training.attempt import Attempt, tell_all
+from finesweep.training.checkpoints import Progress, TrialFolder
+from finesweep.training.encoding import Tokenizer
+from finesweep.training.generation import Sample
+from finesweep.training.hf_trainer import SweepTrainer
+
+
+class TrainedModel:
+    """What an attempt asks of a trial, of a trainer."""
+
+    def __init__(
+        self, trainer: SweepTrainer, *, spec: TransformersSweep, folder: TrialFolder, tokenizer: Tokenizer
+    ) -> None:
+        self._trainer, self._spec, self._folder, self._tokenizer = trainer, spec, folder, tokenizer
+
+    @property
+    def n_trainable(self) -> int:
+        return self._trainer.trainable.n_trainable
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        return self._trainer.samples
+
+    def loss_at_start(self) -> float:
+        return self._trainer.loss_at_start()
+
+    def score(self) -> dict[str, float]:
+        return self._trainer.score()
+
+    def model_mib(self) -> float:
+        return self._trainer.model_mib()
+
+    def keep_best(self, *, step: int, value: float) -> None:
+        self._folder.write_best(
+            self._trainer.model,
+            self._tokenizer,
+            self._trainer.trained_weights(),
+            model_spec=self._spec.model,
+            task=self._spec.task,
+            step=step,
+            value=value,
+        )
+
+    def write_checkpoint(self, progress: Progress) -> None:
+        self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
+
+
+class Watching(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Tells an attempt of a trainer's steps, and ends the training when the attempt is over."""
+
+    def __init__(self, trainer: SweepTrainer, attempt: Attempt, report: Callable[[Report], Decision]) -> None:
+        self._trainer, self._attempt, self._report = trainer, attempt, report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._attempt.begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        due = self._attempt.after_step(state.global_step, self._trainer.take_loss())
+        if tell_all(due, self._report):
+            control.should_training_stop = True
