@@ -11,7 +11,7 @@ import torch
 from finesweep.spec.sweep import Task
 from finesweep.training.encoding import IGNORED
 from finesweep.training.metrics import causal_lm_metrics
-from finesweep.training.tasks import class_loss_sum, head_arguments, task_kind, token_loss_sum, token_statistics
+from finesweep.training.tasks import head_arguments, task_kind, token_loss_sum, token_statistics
 
 LABELS = {  # of two rows
     "classification": torch.tensor([2, 1]),
@@ -51,7 +51,8 @@ def test_scores_do_not_depend_on_the_batches(generated: Any) -> None:
 
 def test_smoothing_changes_the_loss_that_is_trained_on() -> None:
     logits, labels = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    assert class_loss_sum(logits, labels, smoothing=0.1) > class_loss_sum(logits, labels, smoothing=0.0)
+    loss_sum = task_kind("classification").loss_sum
+    assert loss_sum(logits, labels, smoothing=0.1) > loss_sum(logits, labels, smoothing=0.0)
 
 
 @pytest.fixture(params=LABELS)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import transformers
@@ -25,9 +26,14 @@ from finesweep.training.metrics import (
 )
 
 
+class RowLosses(Protocol):
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TaskKind:
     model_class: Any
+    row_losses: RowLosses | None  # None where a row has no loss of its own but one for each token
     loss_sum: Callable[..., torch.Tensor]  # of a batch; over n_losses it is the mean
     n_losses: Callable[[torch.Tensor], torch.Tensor]  # labels -> what that sum is taken over
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
@@ -60,28 +66,31 @@ def head_arguments(task: Task, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def class_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    """Sum the cross entropy of logits: (batch, classes) over the batch."""
-    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+def class_losses(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Return the cross entropy of each row of logits: (rows, classes)."""
+    return torch.nn.functional.cross_entropy(_full(logits), labels, reduction="none", label_smoothing=smoothing)
 
 
-def multi_label_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    """Sum the binary cross entropy of logits: (batch, classes) over batch and classes."""
+def multi_label_losses(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Return the binary cross entropy of each row of logits: (rows, classes), summed over the classes."""
     assert smoothing == 0, "the spec refuses to smooth labels of this task"
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
+    full = _full(logits)
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(full, labels.to(full.dtype), reduction="none")
+    return losses.sum(-1)
 
 
-def squared_error_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    """Sum the squared errors of logits: (batch, 1) over the batch."""
+def squared_errors(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    """Return the squared error of each row of logits: (rows, 1)."""
     assert smoothing == 0, "the spec refuses to smooth labels of this task"
-    return torch.nn.functional.mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
+    full = _full(logits).squeeze(-1)
+    return torch.nn.functional.mse_loss(full, labels.to(full.dtype), reduction="none")
 
 
 def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
     """Sum the cross entropy of logits: (batch, sequence, vocab) over the tokens that bear loss."""
     targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # the token at i is predicted at i - 1
     return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(),
+        _full(logits).flatten(0, 1),
         targets.flatten(),
         ignore_index=IGNORED,
         reduction="sum",
@@ -100,21 +109,21 @@ def n_predicted_tokens(labels: torch.Tensor) -> torch.Tensor:
 
 def class_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Extend logits: (batch, classes) to (batch, [negative log likelihood, *logits])."""
-    logits = _first(logits).float()
+    logits = _full(_first(logits))
     nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     return torch.cat([nll[:, None], logits], dim=-1)
 
 
 def multi_label_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Extend logits: (batch, classes) to (batch, [mean binary cross entropy, *logits])."""
-    logits = _first(logits).float()
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    logits = _full(_first(logits))
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return torch.cat([losses.mean(-1, keepdim=True), logits], dim=-1)
 
 
 def regression_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     """Return the outputs: (batch, [number]) as they are."""
-    return _first(logits).float()
+    return _full(_first(logits))
 
 
 def token_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -125,11 +134,20 @@ def token_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     statistics = []
     for row_logits, row_labels in zip(_first(logits), labels, strict=True):
         is_target = row_labels[1:] != IGNORED  # the token at i is predicted from what stands before it
-        targets, scores = row_labels[1:][is_target], row_logits[:-1][is_target].float()
+        targets, scores = row_labels[1:][is_target], _full(row_logits[:-1][is_target])
         nll = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
         right = (scores.argmax(-1) == targets).sum()
         statistics.append(torch.stack([nll, is_target.sum().to(nll), right.to(nll)]))
     return torch.stack(statistics)
+
+
+def _sum_over_rows(losses: RowLosses, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+    return losses(logits, labels, smoothing=smoothing).sum()
+
+
+def _full(logits: torch.Tensor) -> torch.Tensor:
+    """Compute losses in single precision at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _first(logits: Any) -> torch.Tensor:
@@ -141,7 +159,8 @@ def _first(logits: Any) -> torch.Tensor:
 _KINDS: Mapping[Task, TaskKind] = {
     "classification": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
-        loss_sum=class_loss_sum,
+        row_losses=class_losses,
+        loss_sum=partial(_sum_over_rows, class_losses),
         n_losses=n_elements,
         row_statistics=class_statistics,
         metrics=classification_metrics,
@@ -150,7 +169,8 @@ _KINDS: Mapping[Task, TaskKind] = {
     ),
     "multi-label-classification": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
-        loss_sum=multi_label_loss_sum,
+        row_losses=multi_label_losses,
+        loss_sum=partial(_sum_over_rows, multi_label_losses),
         n_losses=n_elements,
         row_statistics=multi_label_statistics,
         metrics=multi_label_metrics,
@@ -159,7 +179,8 @@ _KINDS: Mapping[Task, TaskKind] = {
     ),
     "regression": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
-        loss_sum=squared_error_sum,
+        row_losses=squared_errors,
+        loss_sum=partial(_sum_over_rows, squared_errors),
         n_losses=n_elements,
         row_statistics=regression_statistics,
         metrics=regression_metrics,
@@ -168,6 +189,7 @@ _KINDS: Mapping[Task, TaskKind] = {
     ),
     "causal-lm": TaskKind(
         model_class=transformers.AutoModelForCausalLM,
+        row_losses=None,
         loss_sum=token_loss_sum,
         n_losses=n_predicted_tokens,
         row_statistics=token_statistics,
