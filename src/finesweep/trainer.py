@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from finesweep.events import AttemptResult, Decision, Report, TrialSpec
+from finesweep.errors import FinesweepError
+from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
 
 
 class Reporter(Protocol):
@@ -59,3 +61,13 @@ class TrainerFactory(Protocol):
     """A picklable recipe for a trainer: called once in each worker, where heavy imports may happen."""
 
     def __call__(self) -> Trainer: ...
+
+
+def failed_by(error: BaseException) -> AttemptResult:
+    """Describe the attempt that ended with the exception that is being handled."""
+    return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text[:500] if isinstance(error, FinesweepError) else f"{type(error).__name__}: {text}"[:500]

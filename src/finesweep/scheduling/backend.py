@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from finesweep.errors import FinesweepError
-from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
-from finesweep.trainer import Reporter, Trainer
+from finesweep.events import AttemptResult, Decision, Report, TrialSpec
+from finesweep.trainer import Reporter, Trainer, failed_by
 
 if TYPE_CHECKING:  # workers import this module, and have no use for optuna
     from finesweep.search.broker import TrialBroker
@@ -40,7 +38,7 @@ def run_attempt(
         with log:
             return _train(trainer, trial, StrictReporter(reporter))
     except OSError as error:
-        return _failed(error)
+        return failed_by(error)
 
 
 def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
@@ -49,14 +47,9 @@ def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptRes
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        result = _failed(error)
+        result = failed_by(error)
         logging.getLogger("finesweep.trial").error("trial %d failed:\n%s", trial.number, result.traceback)
         return result
-
-
-def _failed(error: BaseException) -> AttemptResult:
-    """Describe the exception that is being handled."""
-    return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
 
 
 class StrictReporter:
@@ -98,8 +91,3 @@ def _number(name: str, value: Any) -> float:
         return math.inf
     except (TypeError, ValueError):
         raise TypeError(f"metric {name!r} is {value!r}: metrics are numbers") from None
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text[:500] if isinstance(error, FinesweepError) else f"{type(error).__name__}: {text}"[:500]

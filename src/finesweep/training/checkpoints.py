@@ -12,7 +12,7 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,34 +88,32 @@ class TrialFolder:
     def relative(self, path: Path) -> str:
         return path.relative_to(self.artifact_dir).as_posix()
 
-    def newest_checkpoint(self) -> Checkpoint | None:
-        """Find the furthest whole checkpoint."""
+    def newest_checkpoint(self, *, holding: str | None = None) -> Checkpoint | None:
+        """Find the furthest whole checkpoint, of the kind that holds a file of that name."""
         for path in sorted(self._found("checkpoint-*"), key=_number_in_name, reverse=True):
+            if holding is not None and not (path / holding).exists():
+                _log.warning("%s is of a trial trained in another way and is skipped", path)
+                continue
             try:
                 return Checkpoint(path, _read_manifest(path))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("%s is not whole and is skipped: %s", path, error)
         return None
 
-    def write_checkpoint(self, trainer: Any, trained: Mapping[str, Any], progress: Progress) -> Path:
-        """Write what it takes to go on: trained weights, optimizer, scheduler, random states, position in the data.
+    def write_checkpoint(self, fill: Callable[[Path], None], progress: Progress) -> Path:
+        """Write what it takes to go on: `fill` writes what the trainer needs, and only its kind can read.
 
-        `trainer` is a transformers.Trainer. Older checkpoints of the trial are removed once this one is whole.
+        Older checkpoints of the trial are removed once this one is whole.
         """
         path = self.attempt_path / f"checkpoint-{progress.optimizer_step}"
 
-        def fill(folder: Path) -> None:
-            save_file(_contiguous(trained), folder / "model.safetensors")
-            # the Trainer's own files, in its own layout: `train(resume_from_checkpoint=…)` reads them
-            trainer._save_optimizer_and_scheduler(str(folder))
-            trainer._save_scaler(str(folder))
-            trainer._save_rng_state(str(folder))
-            trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        def fill_and_note(folder: Path) -> None:
+            fill(folder)
             sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
             manifest = {"files": sizes, "progress": dataclasses.asdict(progress)}
             (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
-        write_whole(path, fill)
+        write_whole(path, fill_and_note)
         self._remove(older for older in self._found("checkpoint-*") if older != path)
         return path
 
@@ -155,7 +153,7 @@ class TrialFolder:
                 model.save_pretrained(folder)
             else:
                 model.config.save_pretrained(folder)
-                save_file(_contiguous(trained), folder / _TRAINED)
+                save_file(contiguous(trained), folder / _TRAINED)
             tokenizer.save_pretrained(folder)
             labels = list(model.config.id2label.values())
             loaded_from = model_spec.model_dump(mode="json")
@@ -231,5 +229,5 @@ def _read_manifest(path: Path) -> Progress:
     return Progress(**progress, watched=Watched(**{**watched, "recent_losses": tuple(watched["recent_losses"])}))
 
 
-def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

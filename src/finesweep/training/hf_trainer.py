@@ -17,14 +17,13 @@ import transformers
 from finesweep.errors import ResourcesError
 from finesweep.training.adapters import is_idle
 from finesweep.training.generation import Sample, Writing
-from finesweep.training.judging import loss_of_ignorance
+from finesweep.training.judging import loss_of_ignorance, start_rows
 from finesweep.training.memory import give_back_memory, is_out_of_memory
 from finesweep.training.methods import Trainable
 from finesweep.training.models import Model
 from finesweep.training.order import train_sampler
 from finesweep.training.scoring import Scoring
 
-_START_ROWS = 32  # that the loss at the start is the mean of
 _PROMPTS_AT_ONCE = 8  # without gradients so many take less memory than one row in training
 
 _log = logging.getLogger(__name__)
@@ -90,13 +89,12 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         To be asked once training is set up. Measured apart: the first steps' own losses are noisy where batches are
         small, and the second is already one after an update.
         """
-        n_rows = min(_START_ROWS, len(self.train_dataset))
-        rows = [self.train_dataset[i * len(self.train_dataset) // n_rows] for i in range(n_rows)]
+        rows = [self.train_dataset[i] for i in start_rows(len(self.train_dataset))]
         loss = 0.0
         self.model.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             n_losses = self._get_num_items_in_batch([self.data_collator(rows)], self.args.device)
-            for start in range(0, n_rows, self.args.train_batch_size):
+            for start in range(0, len(rows), self.args.train_batch_size):
                 inputs = self._prepare_inputs(self.data_collator(rows[start : start + self.args.train_batch_size]))
                 with self.compute_loss_context_manager():
                     loss += float(self.compute_loss(self.model_wrapped, inputs, num_items_in_batch=n_losses))

@@ -15,6 +15,9 @@ from finesweep.spec.study import Objective
 N_RECENT = 10  # optimizer steps whose mean loss is held against the start: one bad batch is no divergence
 
 
+N_START_ROWS = 32  # that the loss at the start is the mean of
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What is remembered of a trial so far."""
@@ -37,6 +40,12 @@ def note_value(watched: Watched, value: float, objective: Objective, *, min_delt
 def note_loss(watched: Watched, loss: float) -> Watched:
     """Remember the mean training loss of an optimizer step."""
     return replace(watched, recent_losses=(*watched.recent_losses, loss)[-N_RECENT:])
+
+
+def start_rows(n_rows: int) -> list[int]:
+    """Choose the training rows by whose loss a start is judged: evenly spread over all of them."""
+    n_chosen = min(N_START_ROWS, n_rows)
+    return [i * n_rows // n_chosen for i in range(n_chosen)]
 
 
 def is_diverged(watched: Watched, *, factor: float) -> bool:

@@ -6,17 +6,21 @@ In: a running trainer, the trial's folder. Out: what the attempt asks for, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors.torch import save_file
 
 from finesweep.events import Decision, Report
 from finesweep.spec.sweep import TransformersSweep
 from finesweep.training.attempt import Attempt, tell_all
-from finesweep.training.checkpoints import Progress, TrialFolder
+from finesweep.training.checkpoints import Progress, TrialFolder, contiguous
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.generation import Sample
 from finesweep.training.hf_trainer import SweepTrainer
+
+OPTIMIZER = "optimizer.pt"  # as the Trainer names it
 
 
 class TrainedModel:
@@ -56,7 +60,19 @@ class TrainedModel:
         )
 
     def write_checkpoint(self, progress: Progress) -> None:
-        self._folder.write_checkpoint(self._trainer, self._trainer.trained_weights(), progress)
+        self._folder.write_checkpoint(self._fill, progress)
+
+    def _fill(self, folder: Path) -> None:
+        """Write trained weights, optimizer, scheduler, random states, position in the data.
+
+        Those but the weights are the Trainer's own files, in its own layout: `train(resume_from_checkpoint=…)` reads
+        them.
+        """
+        save_file(contiguous(self._trainer.trained_weights()), folder / "model.safetensors")
+        self._trainer._save_optimizer_and_scheduler(str(folder))
+        self._trainer._save_scaler(str(folder))
+        self._trainer._save_rng_state(str(folder))
+        self._trainer.state.save_to_json(str(folder / "trainer_state.json"))
 
 
 class Watching(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped here

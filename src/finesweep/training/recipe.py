@@ -29,7 +29,7 @@ from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import Fitting, forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.methods import apply_method
 from finesweep.training.models import BaseModel
-from finesweep.training.one_model import TrainedModel, Watching
+from finesweep.training.one_model import OPTIMIZER, TrainedModel, Watching
 from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import TaskKind
@@ -104,7 +104,7 @@ def _train(
         told_up_to=told_up_to,
     )
     trainer.add_callback(Watching(trainer, attempt, reporter.report))
-    checkpoint = folder.newest_checkpoint()
+    checkpoint = folder.newest_checkpoint(holding=OPTIMIZER)
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
     last_step = end_step(grid, schedule)
