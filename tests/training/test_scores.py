@@ -52,7 +52,7 @@ def score(
             output_dir=str(folder), per_device_eval_batch_size=batch_size, use_cpu=True, report_to="none", **arguments
         ),
         scoring=Scoring(task_kind(task)),
-        trainable=Trainable(model, names=frozenset(), n_trainable=0, n_total=0, frozen_modules=()),
+        trainable=Trainable(model, names=frozenset(), n_trainable=0, n_total=0, n_bytes=0, frozen_modules=()),
         eval_dataset=rows_for(task, 11),
         data_collator=collator(0),
     )

@@ -12,6 +12,7 @@ from finesweep.spec.study import MetricDirection, StudySpec
 
 Task = Literal["classification", "multi-label-classification", "regression", "causal-lm"]
 Method = Literal["full", "feature-extraction", "lora"]
+Pooling = Literal["model", "mean", "cls"]
 Tracker = Literal["mlflow", "tensorboard", "wandb"]
 SweepName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Function = Annotated[  # package.module:function
@@ -155,6 +156,7 @@ class TrainingSpec(Model):
 
     method: Method = "full"
     unfrozen_layers: Int = Field(default=0, ge=0)  # feature-extraction: this many last blocks are trained with the head
+    pooling: Pooling = "model"  # the head's input: the model's own choice, mean of the tokens' states, the first one's
     lora_rank: Int = Field(default=8, ge=1)
     lora_alpha: Float = Field(default=8.0, gt=0)  # updates are scaled by lora_alpha / lora_rank
     lora_dropout: Float = Field(default=0.0, ge=0, lt=1)
@@ -193,6 +195,7 @@ class Resources(Model):
     gpus_per_trial: Float = Field(default=1.0, gt=0)  # below 1: several trials share a device
     cpus_per_trial: Int | None = Field(default=None, ge=1)  # None: the machine's cores shared among its slots
     max_parallel: Int | None = Field(default=None, ge=1)
+    feature_cache_gib: Float = Field(default=20.0, ge=0)  # disk for what frozen layers compute, of all sweeps; 0: none
     address: str | None = None  # of an existing Ray cluster; None: this box
 
 

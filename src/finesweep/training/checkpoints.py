@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
 from finesweep.layout import trial_dir
-from finesweep.spec.sweep import ModelSpec, Task
+from finesweep.spec.sweep import ModelSpec, Task, TrainingSpec
 from finesweep.training.adapters import ADAPTERS, is_adapted, load_adapters, save_adapters
 from finesweep.training.encoding import Tokenizer, pad_id_of
 from finesweep.training.judging import Watched
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import Model, load_model, load_tokenizer
+from finesweep.training.pooling import add_pooling
 from finesweep.training.whole_folder import write_whole
 
 _MANIFEST = "checkpoint.json"  # names and sizes of the other files, and where the trial stood
@@ -136,6 +137,7 @@ class TrialFolder:
         *,
         model_spec: ModelSpec,
         task: Task,
+        settings: TrainingSpec,
         step: int,
         value: float,
     ) -> Path:
@@ -143,13 +145,14 @@ class TrialFolder:
 
         A model trained whole is a plain model folder, adapters are an adapter folder as peft writes it. Of a head and
         blocks only these are kept, for `load_trained`: the frozen rest would be most of a copy of the model each trial.
+        How states were pooled stands beside them: plain transformers knows of no such thing.
         """
         path = self.attempt_path / f"best-{step}"
 
         def fill(folder: Path) -> None:
             if is_adapted(model):
                 save_adapters(model, folder)
-            elif len(trained) == len(list(model.named_parameters())):
+            elif settings.method == "full":
                 model.save_pretrained(folder)
             else:
                 model.config.save_pretrained(folder)
@@ -158,6 +161,7 @@ class TrialFolder:
             labels = list(model.config.id2label.values())
             loaded_from = model_spec.model_dump(mode="json")
             facts = {"step": step, "value": value, "task": task, "labels": labels, "model": loaded_from}
+            facts |= {"pooling": settings.pooling}
             (folder / _BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
         write_whole(path, fill)
@@ -192,6 +196,7 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
     pad_id = pad_id_of(load_tokenizer(source))
     with _quietly():
         model, _ = load_model(source, task=facts["task"], labels=facts["labels"], pad_id=pad_id, seed=0)
+    add_pooling(model, facts.get("pooling", "model"))
     if has_adapters:
         return load_adapters(model, folder)
     if is_partial:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from finesweep.errors import ResourcesError
-from finesweep.training.adapters import is_idle
+from finesweep.training.features.rows import StoredSplit
 from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance, start_rows
 from finesweep.training.memory import give_back_memory, is_out_of_memory
@@ -75,6 +75,7 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
+        rows = rows.rows if isinstance(rows, StoredSplit) else rows
         return train_sampler(rows, self.args, drop_last=self._drop_last) or super()._get_train_sampler(rows)
 
     def take_loss(self) -> float:
@@ -152,5 +153,4 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
 
     def model_mib(self) -> float:
         """Return what all weights take, as they are held."""
-        weights = (p for name, p in self.model.named_parameters() if not is_idle(name))
-        return float(sum(p.numel() * p.element_size() for p in weights) / 2**20)
+        return self.trainable.n_bytes / 2**20

@@ -67,6 +67,10 @@ class BaseModel:
 
     def copy(self, seed: int) -> Model:
         """Return a model equal to one loaded afresh under `seed`."""
+        return copy.deepcopy(self.pristine(seed))
+
+    def pristine(self, seed: int) -> Model:
+        """Return the model itself as loaded under `seed`: to be read, or to be left as it was."""
         if self._pristine is None or (self.fresh_parameters and seed != self._seed):
             self._pristine = None  # let go of the old one before loading the new one
             self._pristine, self.fresh_parameters = load_model(
@@ -78,7 +82,7 @@ class BaseModel:
                 device=self._device,
             )
             self._seed = seed
-        return copy.deepcopy(self._pristine)
+        return self._pristine
 
 
 def load_model(

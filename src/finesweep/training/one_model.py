@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from finesweep.events import Decision, Report
-from finesweep.spec.sweep import TransformersSweep
+from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.training.attempt import Attempt, tell_all
 from finesweep.training.checkpoints import Progress, TrialFolder, contiguous
 from finesweep.training.encoding import Tokenizer
@@ -27,9 +27,16 @@ class TrainedModel:
     """What an attempt asks of a trial, of a trainer."""
 
     def __init__(
-        self, trainer: SweepTrainer, *, spec: TransformersSweep, folder: TrialFolder, tokenizer: Tokenizer
+        self,
+        trainer: SweepTrainer,
+        settings: TrainingSpec,
+        *,
+        spec: TransformersSweep,
+        folder: TrialFolder,
+        tokenizer: Tokenizer,
     ) -> None:
-        self._trainer, self._spec, self._folder, self._tokenizer = trainer, spec, folder, tokenizer
+        self._trainer, self._settings, self._spec = trainer, settings, spec
+        self._folder, self._tokenizer = folder, tokenizer
 
     @property
     def n_trainable(self) -> int:
@@ -55,6 +62,7 @@ class TrainedModel:
             self._trainer.trained_weights(),
             model_spec=self._spec.model,
             task=self._spec.task,
+            settings=self._settings,
             step=step,
             value=value,
         )

@@ -25,6 +25,8 @@ from finesweep.trainer import Reporter
 from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
 from finesweep.training.encoding import Tokenizer, collator, pad_id_of
+from finesweep.training.features.cache import FeatureCache, Features, NotCached
+from finesweep.training.features.rows import feature_collator
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import Fitting, forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.methods import apply_method
@@ -47,6 +49,7 @@ class Shared:
     validation: datasets.Dataset
     scoring: Scoring
     n_train_tokens: int
+    features: FeatureCache | None = None  # None: every trial computes all of its model
 
 
 def train(
@@ -57,6 +60,7 @@ def train(
     Where the device's memory runs out, go on in the same way with a smaller device batch. Raises ResourcesError where
     not a single row fits.
     """
+    began_cpu_s = time.process_time()
     folder.begin()
     device = device_name(torch.device("cpu" if on_cpu(spec) else "cuda"))
     fitting = Fitting.of_sweep(folder.artifact_dir)
@@ -65,6 +69,7 @@ def train(
     while True:
         end = _train(settings, reporter, spec=spec, grid=grid, shared=shared, folder=folder, told_up_to=told_up_to)
         if isinstance(end, AttemptResult):
+            reporter.describe({"cpu_seconds": time.process_time() - began_cpu_s})  # of the attempt, on all threads
             return end
         forget_trial()
         settings = with_smaller_batch(settings, max_length=spec.data.max_length)
@@ -92,9 +97,9 @@ def _train(
     told_up_to: int,
 ) -> AttemptResult | _OutOfMemory:
     schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
-    trainer = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
+    trainer, found = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
     attempt = Attempt(
-        TrainedModel(trainer, spec=spec, folder=folder, tokenizer=shared.tokenizer),
+        TrainedModel(trainer, settings, spec=spec, folder=folder, tokenizer=shared.tokenizer),
         poll=reporter.poll,
         spec=spec,
         grid=grid,
@@ -110,7 +115,7 @@ def _train(
     last_step = end_step(grid, schedule)
     facts = _facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step)
     dtype = _dtype(spec.model, trainer.args)
-    reporter.describe({**facts, "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
+    reporter.describe({**facts, **_of_features(found), "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
     _log.info(
         "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
         *(settings.method, trainer.trainable.n_trainable, trainer.trainable.n_total),
@@ -130,23 +135,33 @@ def _train(
 
 def set_up(
     settings: TrainingSpec, schedule: Schedule, *, spec: TransformersSweep, shared: Shared, folder: TrialFolder
-) -> SweepTrainer:
+) -> tuple[SweepTrainer, Features | NotCached | None]:
     """Make the trainer of a trial: a fresh model with the method's weights set to move, and data.
 
-    Raises ResourcesError where the device does not hold the model.
+    Where what is frozen computes the same for all rows again and again, the data is what it computes, and the model
+    what is left; say so. Raises ResourcesError where the device does not hold the model.
     """
-    model = shared.base_model.copy(settings.seed)
-    trainable = apply_method(model, settings, task=spec.task, fresh_parameters=shared.base_model.fresh_parameters)
     arguments = training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec))
+    is_fixed = shared.features is not None and settings.method == "feature-extraction"
+    found = shared.features.find(settings) if shared.features is not None and is_fixed else None
+    pad_id = pad_id_of(shared.tokenizer)
+    if shared.features is not None and isinstance(found, Features):
+        trainable = shared.features.shell(settings)
+        data = {"train_dataset": found.train, "eval_dataset": found.validation}
+        data_collator = feature_collator(pad_id)
+    else:
+        model, fresh = shared.base_model.copy(settings.seed), shared.base_model.fresh_parameters
+        trainable = apply_method(model, settings, task=spec.task, fresh_parameters=fresh)
+        data = {"train_dataset": shared.train, "eval_dataset": shared.validation}
+        data_collator = collator(pad_id)
     try:
         trainer = SweepTrainer(
             args=arguments,
             scoring=shared.scoring,
             trainable=trainable,
             drop_last=drops_last(settings),
-            train_dataset=shared.train,
-            eval_dataset=shared.validation,
-            data_collator=collator(pad_id_of(shared.tokenizer)),
+            data_collator=data_collator,
+            **data,
         )
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -156,7 +171,7 @@ def set_up(
             "with more memory, or one that nobody else uses."
         ) from error
     trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
+    return trainer, found
 
 
 def drops_last(settings: TrainingSpec) -> bool:
@@ -235,6 +250,15 @@ def _facts_at_start(
         "resumed_from": folder.relative(checkpoint.path) if checkpoint else None,
         "pid": os.getpid(),
     }
+
+
+def _of_features(found: Features | NotCached | None) -> Mapping[str, Any]:
+    match found:
+        case None:
+            return {}
+        case NotCached(reason):
+            return {"features": f"not cached: {reason}"}
+    return {"features": "cached", **({"feature_seconds": found.seconds} if found.seconds else {})}
 
 
 def _facts_at_end(

@@ -93,8 +93,9 @@ def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder
         train=_full_rows(shared.train, settings.batch_size, spec.data.max_length),
         validation=_full_rows(shared.validation, n_eval_rows, spec.data.max_length),
         scoring=replace(shared.scoring, metrics=()),  # the user's own may want more rows than these
+        features=None,
     )
-    trainer = set_up(settings, schedule, spec=spec, shared=full, folder=folder)
+    trainer, _ = set_up(settings, schedule, spec=spec, shared=full, folder=folder)
     clock = _StepClock(trainer)
     trainer.add_callback(clock)
     trainer.train()

@@ -19,6 +19,8 @@ from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.sweep import DataSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.checkpoints import TrialFolder
+from finesweep.training.encoding import pad_id_of
+from finesweep.training.features.cache import FeatureCache
 from finesweep.training.memory import forget_trial
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
@@ -92,19 +94,27 @@ class TransformersTrainer:
 def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path) -> Shared:
     source = resolve_model(spec.model, cache_dir=cache_dir)
     tokenizer = load_tokenizer(source)
+    device = "cpu" if on_cpu(spec) else "cuda"
+    base_model = BaseModel(source, task=spec.task, labels=prepared.labels, tokenizer=tokenizer, device=device)
+    train, validation = load_split(prepared, "train"), load_split(prepared, "validation")
     return Shared(
         tokenizer=tokenizer,
-        base_model=BaseModel(
-            source,
-            task=spec.task,
-            labels=prepared.labels,
-            tokenizer=tokenizer,
-            device="cpu" if on_cpu(spec) else "cuda",
-        ),
-        train=load_split(prepared, "train"),
-        validation=load_split(prepared, "validation"),
+        base_model=base_model,
+        train=train,
+        validation=validation,
         scoring=prepared.scoring,
         n_train_tokens=prepared.n_train_tokens,
+        features=FeatureCache(
+            spec,
+            base_model,
+            train=train,
+            validation=validation,
+            data_key=prepared.folder.name,
+            model_fingerprint=prepared.model_fingerprint,
+            pad_id=pad_id_of(tokenizer),
+            device=device,
+            root=cache_dir / "features",
+        ),
     )
 
 
