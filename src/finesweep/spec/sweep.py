@@ -196,6 +196,7 @@ class Resources(Model):
     cpus_per_trial: Int | None = Field(default=None, ge=1)  # None: the machine's cores shared among its slots
     max_parallel: Int | None = Field(default=None, ge=1)
     feature_cache_gib: Float = Field(default=20.0, ge=0)  # disk for what frozen layers compute, of all sweeps; 0: none
+    stack: Int = Field(default=16, ge=1)  # trials of a head alone that one slot trains as one computation
     address: str | None = None  # of an existing Ray cluster; None: this box
 
 

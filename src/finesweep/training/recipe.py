@@ -7,7 +7,6 @@ or how decisions are made.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from finesweep.trainer import Reporter
 from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
 from finesweep.training.encoding import Tokenizer, collator, pad_id_of
+from finesweep.training.facts import device_name, facts_at_start, facts_of_features
 from finesweep.training.features.cache import FeatureCache, Features, NotCached
 from finesweep.training.features.rows import feature_collator
 from finesweep.training.hf_trainer import SweepTrainer
@@ -112,10 +112,16 @@ def _train(
     checkpoint = folder.newest_checkpoint(holding=OPTIMIZER)
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
-    last_step = end_step(grid, schedule)
-    facts = _facts_at_start(settings, schedule, trainer, checkpoint, folder, last_step=last_step)
+    facts = facts_at_start(
+        settings,
+        schedule,
+        trainer.trainable,
+        device=trainer.args.device,
+        last_step=end_step(grid, schedule),
+        resumed_from=folder.relative(checkpoint.path) if checkpoint else None,
+    )
     dtype = _dtype(spec.model, trainer.args)
-    reporter.describe({**facts, **_of_features(found), "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
+    reporter.describe({**facts, **facts_of_features(found), "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
     _log.info(
         "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
         *(settings.method, trainer.trainable.n_trainable, trainer.trainable.n_total),
@@ -220,45 +226,6 @@ def training_arguments(
 
 def on_cpu(spec: TransformersSweep) -> bool:
     return spec.resources.devices == "cpu" or not torch.cuda.is_available()
-
-
-def device_name(device: torch.device) -> str:
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
-
-
-def _facts_at_start(
-    settings: TrainingSpec,
-    schedule: Schedule,
-    trainer: SweepTrainer,
-    checkpoint: Checkpoint | None,
-    folder: TrialFolder,
-    *,
-    last_step: int,
-) -> Mapping[str, Any]:
-    return {
-        "method": settings.method,
-        "n_trainable": trainer.trainable.n_trainable,
-        "n_parameters": trainer.trainable.n_total,
-        "device": device_name(trainer.args.device),
-        "device_batch_size": schedule.device_batch_size,
-        "accumulation": schedule.accumulation,
-        "examples_per_epoch": schedule.examples_per_epoch,
-        "optimizer_steps": schedule.optimizer_steps,
-        "last_step": last_step,
-        "warmup_steps_asked": schedule.warmup_asked,
-        "warmup_steps": schedule.warmup_steps,
-        "resumed_from": folder.relative(checkpoint.path) if checkpoint else None,
-        "pid": os.getpid(),
-    }
-
-
-def _of_features(found: Features | NotCached | None) -> Mapping[str, Any]:
-    match found:
-        case None:
-            return {}
-        case NotCached(reason):
-            return {"features": f"not cached: {reason}"}
-    return {"features": "cached", **({"feature_seconds": found.seconds} if found.seconds else {})}
 
 
 def _facts_at_end(

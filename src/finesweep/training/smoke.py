@@ -23,10 +23,11 @@ from finesweep.spec.settings import settings_for
 from finesweep.spec.sweep import Method, TrainingSpec, TransformersSweep
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import is_per_token
+from finesweep.training.facts import device_name
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.prepare import prepare
-from finesweep.training.recipe import Shared, device_name, set_up
+from finesweep.training.recipe import Shared, set_up
 from finesweep.training.schedule import plan
 from finesweep.training.transformers_trainer import check_devices, load_shared
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from finesweep.errors import DataError, ModelError, ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.sweep import DataSpec, TransformersSweep
-from finesweep.trainer import Reporter
+from finesweep.trainer import Reporter, StackReporter
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import pad_id_of
 from finesweep.training.features.cache import FeatureCache
@@ -26,6 +27,7 @@ from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
+from finesweep.training.stack.recipe import Heads, StackOfOne
 from finesweep.training.tracking import track
 
 
@@ -74,9 +76,9 @@ class TransformersTrainerFactory:
 class TransformersTrainer:
     def __init__(self, spec: TransformersSweep, grid: Grid, artifact_dir: Path, shared: Shared) -> None:
         self._spec, self._grid, self._artifact_dir, self._shared = spec, grid, artifact_dir, shared
+        self._heads = Heads(spec, grid, shared, artifact_dir=artifact_dir)
 
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
-        folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
         forget_trial()  # one that failed was held by its exception until now
         try:
             return track(
@@ -85,10 +87,27 @@ class TransformersTrainer:
                 spec=self._spec,
                 trackers=self._spec.training.report_to,
                 artifact_dir=self._artifact_dir,
-                train=partial(train, trial, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder),
+                train=partial(self._train, trial),
             )
         finally:
             forget_trial()
+
+    def can_stack(self, trials: Sequence[TrialSpec]) -> bool:
+        """Tell whether trials train heads that can be lanes of one computation. Computes features if nobody has yet."""
+        return self._heads.can_train(trials)
+
+    def run_stack(self, trials: Sequence[TrialSpec], reporter: StackReporter) -> None:
+        """Train heads as lanes of one computation."""
+        forget_trial()
+        self._heads.train(trials, reporter)
+
+    def _train(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        if self._heads.can_train([trial]):
+            alone = StackOfOne(reporter)
+            self._heads.train([trial], alone)
+            return alone.result
+        folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
+        return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
 
 
 def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path) -> Shared:

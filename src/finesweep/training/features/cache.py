@@ -26,7 +26,7 @@ from finesweep.training.encoding import row_lengths
 from finesweep.training.features.boundary import Batch, Boundary
 from finesweep.training.features.eligible import why_uncached
 from finesweep.training.features.passing import pass_over, split_of, token_batch
-from finesweep.training.features.probing import Autocast, Found, Probe, are_alike, find_boundary
+from finesweep.training.features.probing import Autocast, Found, Probe, find_boundary
 from finesweep.training.features.room import NoRoom
 from finesweep.training.features.rows import StoredSplit
 from finesweep.training.features.shell import Form, hollow, shell_of

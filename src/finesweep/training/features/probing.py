@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from finesweep.errors import ModelError, first_line
 from finesweep.spec.sweep import Pooling

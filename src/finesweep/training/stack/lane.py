@@ -20,6 +20,7 @@ from finesweep.spec.sweep import TrainingSpec
 from finesweep.training.checkpoints import Checkpoint, Progress
 from finesweep.training.generation import Sample
 from finesweep.training.judging import loss_of_ignorance, start_rows
+from finesweep.training.methods import Trainable
 from finesweep.training.schedule import Schedule
 from finesweep.training.scoring import Scoring
 from finesweep.training.stack.adamw import AdamWSettings, Moments
@@ -27,7 +28,7 @@ from finesweep.training.stack.chance import Chance, Order
 from finesweep.training.stack.head import Layer, apply_head
 
 _ROWS_AT_ONCE = 4096  # in scoring: stored vectors and logits of so many rows are small
-_WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+_WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class HeadTask:
     train: Rows
     validation: Rows
     scoring: Scoring
-    model_mib: float  # of the whole model
     autocast: torch.dtype | None  # what is computed in, where that is not the precision of the weights
 
     @property
@@ -82,14 +82,19 @@ class Lane:
         settings: TrainingSpec,
         schedule: Schedule,
         *,
-        weights: Mapping[str, torch.Tensor],
+        shell: Trainable,
         order: Order,
         write_best: Callable[..., Path],
         write_checkpoint: Callable[..., Path],
     ) -> None:
-        """Begin with `weights`; `write_best` and `write_checkpoint` are those of the trial's folder."""
+        """Begin with the head of `shell`; `write_best` and `write_checkpoint` are those of the trial's folder."""
         self.task, self.settings, self.schedule = task, settings, schedule
-        self.weights = {name: weight.detach().clone() for name, weight in weights.items()}
+        self.n_trainable, self._n_bytes = shell.n_trainable, shell.n_bytes
+        self.weights = {
+            name: weight.detach().to(task.device, copy=True)
+            for name, weight in shell.model.named_parameters()
+            if name in shell.names
+        }
         self.moments = Moments.zero(self.weights)
         self.chance = Chance(schedule, order, seed=settings.seed, device=task.device)
         self.optimizer_step = 0
@@ -100,16 +105,12 @@ class Lane:
         self._best: tuple[int, float, dict[str, torch.Tensor]] | None = None
 
     @property
-    def n_trainable(self) -> int:
-        return sum(weight.numel() for weight in self.weights.values())
-
-    @property
     def learning_rate(self) -> float:
         """Of the next step."""
         return self.settings.learning_rate * self._rate(self.optimizer_step)
 
     def model_mib(self) -> float:
-        return self.task.model_mib
+        return self._n_bytes / 2**20
 
     def loss_at_start(self) -> float:
         labels = self.task.train.labels
@@ -126,7 +127,7 @@ class Lane:
                 rows.vectors.split(_ROWS_AT_ONCE), rows.labels.split(_ROWS_AT_ONCE), strict=True
             ):
                 logits = apply_head(self.task.layers, _as_stack(self.weights), vectors[None])[0]
-                statistics.append(scoring.kind.row_statistics(logits, labels).float().cpu())
+                statistics.append(scoring.kind.row_statistics(logits, labels).cpu())
         prediction = transformers.EvalPrediction(torch.cat(statistics).numpy(), rows.labels.cpu().numpy())
         return scoring.of_rows(prediction)
 
@@ -148,7 +149,7 @@ class Lane:
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         device = str(self.task.device)
         self.weights = load_file(checkpoint.path / _WEIGHTS, device=device)
-        kept = load_file(checkpoint.path / _OPTIMIZER, device=device)
+        kept = load_file(checkpoint.path / OPTIMIZER, device=device)
         for name in self.weights:
             self.moments.mean[name], self.moments.square[name] = kept[f"mean.{name}"], kept[f"square.{name}"]
         self.chance.state = kept["chance"].cpu()
@@ -158,7 +159,7 @@ class Lane:
         save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / _WEIGHTS)
         means = {f"mean.{name}": mean.contiguous() for name, mean in self.moments.mean.items()}
         squares = {f"square.{name}": square.contiguous() for name, square in self.moments.square.items()}
-        save_file({**means, **squares, "chance": self.chance.state}, folder / _OPTIMIZER)
+        save_file({**means, **squares, "chance": self.chance.state}, folder / OPTIMIZER)
 
 
 def setting(settings: TrainingSpec, name: str) -> Any:  # Any: whatever TrainingArguments take

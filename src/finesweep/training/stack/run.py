@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from finesweep.events import AttemptResult, Decision, Report
@@ -28,6 +28,8 @@ class Running:
     number: int
     lane: Lane
     attempt: Attempt
+    examples_before: int = 0  # seen in earlier attempts
+    began_s: float = field(default_factory=time.perf_counter)
     cpu_s: float = 0.0  # its share of what the stack has taken
     reports: Reports | None = None  # of the last step, as far as they are not told
     due: Report | None = None  # the next of them

@@ -1,0 +1,57 @@
+"""What is told of an attempt beside its reports: effective settings, counts, device.
+
+In: settings and what they came to. Out: JSON values. It must not know how trials are trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from finesweep.spec.sweep import TrainingSpec
+from finesweep.training.features.cache import Features, NotCached
+from finesweep.training.methods import Trainable
+from finesweep.training.schedule import Schedule
+
+
+def facts_at_start(
+    settings: TrainingSpec,
+    schedule: Schedule,
+    trainable: Trainable,
+    *,
+    device: torch.device,
+    last_step: int,
+    resumed_from: str | None,
+) -> Mapping[str, Any]:
+    return {
+        "method": settings.method,
+        "n_trainable": trainable.n_trainable,
+        "n_parameters": trainable.n_total,
+        "device": device_name(device),
+        "device_batch_size": schedule.device_batch_size,
+        "accumulation": schedule.accumulation,
+        "examples_per_epoch": schedule.examples_per_epoch,
+        "optimizer_steps": schedule.optimizer_steps,
+        "last_step": last_step,
+        "warmup_steps_asked": schedule.warmup_asked,
+        "warmup_steps": schedule.warmup_steps,
+        "resumed_from": resumed_from,
+        "pid": os.getpid(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
+
+
+def facts_of_features(found: Features | NotCached | None) -> Mapping[str, Any]:
+    """Say whether a trial was spared its frozen part; None where it has none."""
+    match found:
+        case None:
+            return {}
+        case NotCached(reason):
+            return {"features": f"not cached: {reason}"}
+    return {"features": "cached", **({"feature_seconds": found.seconds} if found.seconds else {})}
