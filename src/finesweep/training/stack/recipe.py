@@ -152,12 +152,12 @@ class Heads:
             trial.number,
             {
                 **facts,
-                "features": "cached",
+                **found,
                 "stacked_with": n_lanes - 1,
                 "tokens_per_epoch": self._shared.n_train_tokens,
             },
         )
-        return Running(trial.number, lane, attempt)
+        return Running(trial.number, lane, attempt, examples_before=schedule.examples_at(lane.optimizer_step))
 
     def _write_best(self, folder: TrialFolder, shell: Trainable, settings: TrainingSpec) -> Callable[..., Path]:
         return partial(
