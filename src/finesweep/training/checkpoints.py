@@ -157,7 +157,8 @@ class TrialFolder:
             else:
                 model.config.save_pretrained(folder)
                 save_file(contiguous(trained), folder / _TRAINED)
-            tokenizer.save_pretrained(folder)
+            if is_adapted(model) or settings.method == "full":  # folders that others can load as they are
+                tokenizer.save_pretrained(folder)
             labels = list(model.config.id2label.values())
             loaded_from = model_spec.model_dump(mode="json")
             facts = {"step": step, "value": value, "task": task, "labels": labels, "model": loaded_from}

@@ -48,6 +48,8 @@ class Heads:
         self._cache = shared.features
         self._prepared_cpu_s = 0.0
         self._feature_facts: Mapping[str, Any] = {}
+        self._start: Any = None  # what `_untrained` was made for
+        self._untrained: Trainable
         self._tasks: dict[Any, HeadTask | None] = {}
         self._order = lru_cache(maxsize=8)(self._make_order)
 
@@ -81,10 +83,10 @@ class Heads:
             return None
         self._feature_facts = facts_of_features(features)
         if key not in self._tasks:
-            self._tasks[key] = self._read(settings, features, self._cache.shell(settings))
+            self._tasks[key] = self._read(settings, features)
         return self._tasks[key]
 
-    def _read(self, settings: TrainingSpec, features: Features, shell: Trainable) -> HeadTask | None:
+    def _read(self, settings: TrainingSpec, features: Features) -> HeadTask | None:
         device = torch.device("cpu" if on_cpu(self._spec) else "cuda")
         splits = (features.train, features.validation)
         rows = [
@@ -94,6 +96,7 @@ class Heads:
         ]
         if len(rows) < len(splits):
             return None
+        shell = self._shell(settings)
         decayed = transformers.Trainer.get_decay_parameter_names(None, shell.model)  # which looks at the model alone
         task = HeadTask(
             layers=(),
@@ -111,11 +114,11 @@ class Heads:
     def _lane(self, trial: TrialSpec, reporter: StackReporter, *, n_lanes: int) -> Running:
         settings = settings_for(self._spec.training, trial.configuration)
         found, task = self._feature_facts, self._task(settings)
-        assert task is not None and self._cache is not None, "can_train said so"
+        assert task is not None, "can_train said so"
         folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
         folder.begin()
         schedule = plan(settings, n_rows=len(task.train.labels), drop_last=drops_last(settings))
-        shell = self._cache.shell(settings)
+        shell = self._shell(settings)
         lane = Lane(
             task,
             settings,
@@ -158,6 +161,14 @@ class Heads:
             },
         )
         return Running(trial.number, lane, attempt, examples_before=schedule.examples_at(lane.optimizer_step))
+
+    def _shell(self, settings: TrainingSpec) -> Trainable:
+        """Return a head as it is before the first update; lanes have copies of its weights."""
+        assert self._cache is not None, "features were found there"
+        start = (head_key(self._spec, settings), settings.seed)
+        if self._start != start:
+            self._start, self._untrained = start, self._cache.shell(settings)
+        return self._untrained
 
     def _write_best(self, folder: TrialFolder, shell: Trainable, settings: TrainingSpec) -> Callable[..., Path]:
         return partial(
