@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finesweep.events import Value
-from finesweep.spec.faults import Finding
+from finesweep.spec.faults import Finding, KeyPath
 from finesweep.spec.grid import extremes
 from finesweep.spec.parameters import Parameter
-from finesweep.spec.sweep import ModelSpec, TransformersSweep
+from finesweep.spec.sweep import ModelSpec, Task, TransformersSweep
 
 Possible = Mapping[str, list[Value]]  # setting -> the values that it takes in any trial, or those they lie between
 
@@ -51,6 +51,14 @@ def checkpointing_faults(training: Mapping[str, Any], methods: list[Value]) -> I
                 "with use_reentrant nothing behind a frozen part is given gradients. Set it to false, or leave it out."
             )
             yield Finding(("training", name), message)
+
+
+def pooling_faults(task: Task, possible: Possible, *, at: KeyPath) -> Iterator[Finding]:
+    """Find vectors of whole rows asked of a task that answers at every token. `at` is where pooling is given."""
+    others = [str(pooling) for pooling in possible.get("pooling", []) if pooling != "model"]
+    if task == "causal-lm" and others:
+        message = f"task {task} reads the state of every token, not one vector ({', '.join(others)}). Leave it out."
+        yield Finding((*at, "pooling"), message)
 
 
 def model_notes(spec: TransformersSweep, possible: Possible) -> Iterator[Finding]:

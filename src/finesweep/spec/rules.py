@@ -17,7 +17,7 @@ from finesweep.spec.data_rules import data_faults
 from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.function_rules import function_faults
-from finesweep.spec.model_rules import checkpointing_faults, model_faults, possible_values
+from finesweep.spec.model_rules import checkpointing_faults, model_faults, pooling_faults, possible_values
 from finesweep.spec.objective_rules import metric_faults, objective_paths, several_faults, time_faults
 from finesweep.spec.parameters import (
     BranchedParameter,
@@ -260,6 +260,8 @@ def _method_faults(draft: Draft) -> Iterator[Finding]:
         yield from model_faults(draft.model, possible)
     if draft.training is not None:
         yield from checkpointing_faults(draft.training.model_extra or {}, possible.get("method", []))
+    if draft.task is not None and not draft.is_own:
+        yield from pooling_faults(draft.task, possible, at=ROOT if "pooling" in draft.parameters else ("training",))
 
 
 def _batch_faults(draft: Draft) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from finesweep.errors import ModelError
 from finesweep.spec.faults import unknown
 from finesweep.spec.sweep import Task, TrainingSpec
 from finesweep.training.models import Model, head_modules, is_inside
+from finesweep.training.pooling import idle_parameters
 
 ADAPTERS = "adapter_config.json"  # by which a folder of adapters is known
 ALL_LINEAR = "all-linear"  # peft's word, too
@@ -41,7 +42,8 @@ def add_adapters(model: Model, settings: TrainingSpec, *, task: Task, fresh_para
     The adapters' weights are drawn under the settings' seed. `model` itself is changed: it must not be used apart.
     """
     whole = trained_whole(model, task=task, fresh_parameters=fresh_parameters)
-    targets = find_targets(model, settings.lora_target_modules, but=whole)
+    idle = sorted({name.rpartition(".")[0] for name in idle_parameters(model, settings.pooling)})
+    targets = find_targets(model, settings.lora_target_modules, but=(*whole, *idle))
     if getattr(model, "hf_quantizer", None) is not None:
         peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # that is the Trainer's to do
     config = peft.LoraConfig(
@@ -50,6 +52,7 @@ def add_adapters(model: Model, settings: TrainingSpec, *, task: Task, fresh_para
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=ALL_LINEAR if settings.lora_target_modules == ALL_LINEAR else targets,
+        exclude_modules=idle or None,
         fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
         modules_to_save=[name for name in whole if name not in _HEADS_PEFT_KNOWS] or None,
         revision=getattr(model.config, "_commit_hash", None),

@@ -161,7 +161,13 @@ class TrialFolder:
                 tokenizer.save_pretrained(folder)
             labels = list(model.config.id2label.values())
             loaded_from = model_spec.model_dump(mode="json")
-            facts = {"step": step, "value": value, "task": task, "labels": labels, "model": loaded_from}
+            facts: dict[str, object] = {
+                "step": step,
+                "value": value,
+                "task": task,
+                "labels": labels,
+                "model": loaded_from,
+            }
             facts |= {"pooling": settings.pooling}
             (folder / _BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 

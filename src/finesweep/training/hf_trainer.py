@@ -74,9 +74,11 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         return loss
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        rows = rows.rows if isinstance(rows, StoredSplit) else rows
+        rows = _with_tokens(self.train_dataset if train_dataset is None else train_dataset)
         return train_sampler(rows, self.args, drop_last=self._drop_last) or super()._get_train_sampler(rows)
+
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> Any:
+        return super()._get_eval_sampler(_with_tokens(eval_dataset))
 
     def take_loss(self) -> float:
         """Return the loss of the optimizer step just made, over all its micro-batches. Waits for the device."""
@@ -154,3 +156,8 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
     def model_mib(self) -> float:
         """Return what all weights take, as they are held."""
         return self.trainable.n_bytes / 2**20
+
+
+def _with_tokens(rows: datasets.Dataset | StoredSplit) -> datasets.Dataset:
+    """Return the rows themselves: their order goes by their tokens, whatever the model is given of them."""
+    return rows.rows if isinstance(rows, StoredSplit) else rows

@@ -50,8 +50,8 @@ class _Pool:
         states = getattr(output, "last_hidden_state", None)  # (batch, sequence, hidden)
         if states is None:
             raise ModelError(
-                f"pooling: {self.pooling} is made of token states, and a {type(body).__name__} returns none by the name "
-                "last_hidden_state. Set pooling to model."
+                f"pooling: {self.pooling} is made of token states, and a {type(body).__name__} returns none by the "
+                "name last_hidden_state. Set pooling to model."
             )
         mask = _attention_mask(body, args, kwargs)
         vector = states[:, 0] if self.pooling == "cls" else mean_of_tokens(states, mask)

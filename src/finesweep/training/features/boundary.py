@@ -55,7 +55,7 @@ def read_output(output: Any, reading: Reading, mask: torch.Tensor) -> torch.Tens
             return states
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """Ends a forward pass: what comes after the boundary is not needed."""
 
 
@@ -65,12 +65,12 @@ def run_to(model: Model, path: str, batch: Batch) -> Any:
 
     def keep(module: nn.Module, _: Any, output: Any) -> None:
         outputs.append(output)
-        raise _Reached
+        raise _ReachedError
 
     handle = model.get_submodule(path).register_forward_hook(keep)
     try:
         model(**batch)
-    except _Reached:
+    except _ReachedError:
         return outputs[0]
     finally:
         handle.remove()

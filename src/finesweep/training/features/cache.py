@@ -27,7 +27,7 @@ from finesweep.training.features.boundary import Batch, Boundary
 from finesweep.training.features.eligible import why_uncached
 from finesweep.training.features.passing import pass_over, split_of, token_batch
 from finesweep.training.features.probing import Autocast, Found, Probe, find_boundary
-from finesweep.training.features.room import NoRoom
+from finesweep.training.features.room import NoRoomError
 from finesweep.training.features.rows import StoredSplit
 from finesweep.training.features.shell import Form, hollow, shell_of
 from finesweep.training.features.store import FeatureStore, Plan, Writer
@@ -90,7 +90,7 @@ class FeatureCache:
         self._rows = {"train": train, "validation": validation}
         self._data_key, self._model_fingerprint = data_key, model_fingerprint
         self._pad_id, self._device = pad_id, device
-        self._store = FeatureStore(root, quota_bytes=int(spec.resources.feature_cache_gib * 2**30))
+        self._store = FeatureStore(root, quota_bytes=round(spec.resources.feature_cache_gib * 2**30))
         self._known: dict[tuple[Any, ...], _Known | NotCached] = {}
 
     def find(self, settings: TrainingSpec) -> Features | NotCached:
@@ -138,8 +138,8 @@ class FeatureCache:
         key = self._key(pristine, found.boundary, settings)
         try:
             features = self._features(key, whole, found, autocast)
-        except NoRoom as error:
-            return NotCached(f"features: {error}")
+        except NoRoomError as error:
+            return NotCached(str(error))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -253,7 +253,10 @@ def _variant(settings: TrainingSpec) -> tuple[Any, ...]:
 def _autocast(settings: TrainingSpec, device: str) -> contextlib.AbstractContextManager[Any]:
     match _variant(settings)[-1]:
         case "bf16":
-            return torch.autocast(device, dtype=torch.bfloat16)
+            dtype = torch.bfloat16
         case "fp16":
-            return torch.autocast(device, dtype=torch.float16)
-    return contextlib.nullcontext()
+            dtype = torch.float16
+        case _:
+            return contextlib.nullcontext()
+    autocast: contextlib.AbstractContextManager[Any] = torch.autocast(device, dtype=dtype)
+    return autocast

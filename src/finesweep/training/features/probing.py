@@ -85,7 +85,6 @@ def _candidates(probe: Probe, *, unfrozen_layers: int, pooling: Pooling) -> Iter
         for reading in readings:
             if reading != "last" or probe.last_is_a_token:
                 yield Boundary(path, (path,), reading)
-        return
     paths = _block_paths(model)
     n_frozen = len(paths) - unfrozen_layers
     if n_frozen > 0 and not _any_below(_before(model, paths, n_frozen), probe.cut.names):

@@ -1,7 +1,7 @@
 """Room for stored features: what is there, what is no longer wanted, what has to go.
 
-In: the folder of all stores, the bytes that one more takes. Out: fewer stores, or `NoRoom`. It must not know what is in
-them.
+In: the folder of all stores, the bytes that one more takes. Out: fewer stores, or `NoRoomError`. It must not know what
+is in them.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ _SPARE_BYTES = 256 * 2**20  # of the disk that stay free for others
 _GIB = 2**30
 
 
-class NoRoom(Exception):
+class NoRoomError(Exception):
     """A store fits neither what may be used nor what is free."""
 
 
 def make_room(root: Path, n_bytes: int, *, quota_bytes: int, building: Path) -> None:
-    """Remove the stores that were not used for longest until `n_bytes` more fit. Raises NoRoom if they never will.
+    """Remove the stores that were not used for longest until `n_bytes` more fit. Raises NoRoomError if they never will.
 
     For one caller at a time. `building` is the folder to be filled. Whoever has mapped a store that goes keeps it: its
     space is free once the last of them lets go.
     """
     if n_bytes > quota_bytes:
-        raise NoRoom(f"they take {_gib(n_bytes)} GiB, more than resources.feature_cache_gib ({_gib(quota_bytes)})")
+        raise NoRoomError(
+            f"what it computes takes {_gib(n_bytes)} GiB, more than resources.feature_cache_gib ({_gib(quota_bytes)})"
+        )
     _clear_remains(root, but=building)
-    stores = sorted((path for path in root.iterdir() if path.is_dir() and not _is_unfinished(path)), key=_last_used)
-    while True:
-        taken = sum(_size(path) for path in root.iterdir() if path.is_dir())
-        free = shutil.disk_usage(root).free - _SPARE_BYTES
-        if taken + n_bytes <= quota_bytes and n_bytes <= free:
-            return
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    stores = sorted((path for path in folders if not _is_unfinished(path)), key=_last_used)
+    sizes = {path: _size(path) for path in folders}
+    n_removable = sum(sizes[path] for path in stores)
+    n_being_built = sum(sizes.values()) - n_removable
+    if n_being_built + n_bytes > quota_bytes:
+        raise NoRoomError(f"what it computes takes {_gib(n_bytes)} GiB beside {_gib(n_being_built)} being built")
+    if n_bytes > _free(root) + n_removable:
+        raise NoRoomError(f"what it computes takes {_gib(n_bytes)} GiB, and the disk has {_gib(_free(root))} left")
+    while n_bytes > _free(root) or sum(sizes.values()) + n_bytes > quota_bytes:
         if not stores:
-            others = f"others that are being built take {_gib(taken)}" if taken else f"the disk has {_gib(free)} left"
-            raise NoRoom(f"they take {_gib(n_bytes)} GiB, and {others}")
-        _remove(stores.pop(0))
+            raise NoRoomError("what was removed for it is still in use, and the disk is full")
+        _remove(stores[0])
+        del sizes[stores.pop(0)]
 
 
 def _clear_remains(root: Path, *, but: Path) -> None:
@@ -82,6 +88,10 @@ def _last_used(store: Path) -> float:
         return (store / USED).stat().st_mtime_ns
     except OSError:
         return 0.0
+
+
+def _free(root: Path) -> int:
+    return shutil.disk_usage(root).free - _SPARE_BYTES
 
 
 def _size(folder: Path) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from finesweep.training.features.room import USED, NoRoom, make_room
+from finesweep.training.features.room import USED, NoRoomError, make_room
 from finesweep.training.whole_folder import write_whole
 
 _META = "meta.json"
@@ -38,7 +38,8 @@ class Plan:
         return sum(self.bytes_of(split) for split in self.n_vectors)
 
     def bytes_of(self, split: str) -> int:
-        return self.n_vectors[split] * self.width * self.dtype.itemsize
+        n_bytes: int = self.n_vectors[split] * self.width * self.dtype.itemsize
+        return n_bytes
 
     @property
     def meta(self) -> dict[str, object]:
@@ -75,7 +76,7 @@ class FeatureStore:
     quota_bytes: int
 
     def open_or_build(self, key: str, plan: Plan, compute: Callable[[Writer], None]) -> Opened:
-        """Map a store, building it first if need be. Raises NoRoom where quota or disk do not hold it."""
+        """Map a store, building it first if need be. Raises NoRoomError where quota or disk do not hold it."""
         if (vectors := self._open(key, plan)) is not None:
             return Opened(vectors, 0.0)
         began_s = time.perf_counter()
@@ -86,13 +87,16 @@ class FeatureStore:
                 self._build(key, plan, compute)
                 vectors = self._open(key, plan)
         if vectors is None:
-            raise NoRoom("others took its place at once: resources.feature_cache_gib is too small for all of them")
+            raise NoRoomError(
+                "others took its place at once: resources.feature_cache_gib is too small for all that is used"
+            )
         return Opened(vectors, time.perf_counter() - began_s)
 
     def touch(self, key: str) -> None:
         """Note that a store is in use. One that is gone meanwhile stays readable to those who have mapped it."""
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self.root / key / USED)
+            now = time.time_ns()  # the system's own stamps are some milliseconds coarse
+            os.utime(self.root / key / USED, ns=(now, now))
 
     def _build(self, key: str, plan: Plan, compute: Callable[[Writer], None]) -> None:
         def fill(folder: Path) -> None:
