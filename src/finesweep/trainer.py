@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from finesweep.events import AttemptResult, Decision, Report, TrialSpec
 
@@ -48,6 +48,7 @@ class StackReporter(Protocol):
         """Say how a lane's attempt ended, once; its outcome does not wait for the other lanes."""
 
 
+@runtime_checkable
 class StackTrainer(Trainer, Protocol):
     """A trainer that can also train several trials as one computation."""
 

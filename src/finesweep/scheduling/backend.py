@@ -40,7 +40,7 @@ def run_attempt(
         with log:
             return _train(trainer, trial, StrictReporter(reporter))
     except OSError as error:
-        return _failed(error)
+        return failed(error)
 
 
 def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
@@ -49,14 +49,37 @@ def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptRes
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        result = _failed(error)
+        result = failed(error)
         logging.getLogger("finesweep.trial").error("trial %d failed:\n%s", trial.number, result.traceback)
         return result
 
 
-def _failed(error: BaseException) -> AttemptResult:
+def failed(error: BaseException) -> AttemptResult:
     """Describe the exception that is being handled."""
     return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
+
+
+class Contract:
+    """What a trainer owes in its reports of one attempt, and the last word that it was given."""
+
+    def __init__(self) -> None:
+        self._last_step: int | None = None
+        self.decision = Decision.CONTINUE
+
+    def check(self, report: Report) -> Report:
+        """Give the report in plain numbers.
+
+        Raises ValueError for steps below 0 or that do not rise, TypeError for metrics that are not numbers.
+        """
+        if report.step < 0:
+            raise ValueError(f"report at step {report.step}: steps count from 0")
+        if self._last_step is not None and report.step <= self._last_step:
+            raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
+        metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
+        self._last_step = report.step
+        return Report(
+            step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
+        )
 
 
 class StrictReporter:
@@ -64,31 +87,22 @@ class StrictReporter:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._last_step: int | None = None
-        self._decision = Decision.CONTINUE
+        self._contract = Contract()
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         self._reporter.describe(facts)
 
     def report(self, report: Report) -> Decision:
-        """Raises ValueError for steps below 0 or that do not rise, TypeError for metrics that are not numbers."""
-        if report.step < 0:
-            raise ValueError(f"report at step {report.step}: steps count from 0")
-        if self._last_step is not None and report.step <= self._last_step:
-            raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
-        metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
-        self._last_step = report.step
-        if self._decision is not Decision.STOP:
-            checked = Report(
-                step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
-            )
-            self._decision = self._reporter.report(checked)
-        return self._decision
+        """Raises what `Contract.check` raises."""
+        checked = self._contract.check(report)
+        if self._contract.decision is not Decision.STOP:
+            self._contract.decision = self._reporter.report(checked)
+        return self._contract.decision
 
     def poll(self) -> Decision:
-        if self._decision is Decision.CONTINUE:
-            self._decision = self._reporter.poll()
-        return self._decision
+        if self._contract.decision is Decision.CONTINUE:
+            self._contract.decision = self._reporter.poll()
+        return self._contract.decision
 
 
 def _number(name: str, value: Any) -> float:
