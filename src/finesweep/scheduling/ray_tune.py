@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -340,24 +341,32 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     def __init__(self, attempts: _Attempts) -> None:
         super().__init__()
         self._attempts = attempts
+        self._added: deque[Any] = deque()  # Tune's trials that were not chosen yet
         self._keeps_workers = False
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
-        """Have Tune keep the worker of every slot that waits for the sampler; it would keep but one."""
-        if not self._keeps_workers:
+        self._added.append(trial)
+        if not self._keeps_workers:  # of slots that wait for the sampler; Tune would keep but one
             self._keeps_workers = True
             kept = controller._tune_controller._actor_cache
             kept.increase_max(trial.placement_group_factory, by=self._attempts.n_slots)
 
     def choose_trial_to_run(self, controller: Any) -> Any:
-        """Tune calls this at every turn of its loop, ten times a second and more."""
+        """Choose each once, as they come. Tune calls this at every turn of its loop, ten times a second and more.
+
+        Not one that waits for a worker to start, which Tune would give the next worker that is free, and end the one
+        that is starting: with short trials the second slot would never come to be.
+        """
         self._attempts.tick()
         if self._attempts.broker.halted:
             for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
                 if trial.status == trial.PENDING:
                     controller.stop_trial(trial)
-            return None
-        return super().choose_trial_to_run(controller)
+        while self._added:
+            trial = self._added.popleft()
+            if trial.status == trial.PENDING:
+                return trial
+        return None
 
     def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         with self._attempts.keeping_faults():
