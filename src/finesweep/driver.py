@@ -96,7 +96,7 @@ class Driver:
         end = SweepState.INTERRUPTED
         try:
             self._look()  # the hours may be over before anything is begun
-            if self.broker.has_work:
+            if self.broker.n_left:
                 with self._signals():
                     backend.run(self.broker, self.tick)
             elif not self.broker.halted:

@@ -24,6 +24,7 @@ from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.retention import Retention
 from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
+from finesweep.scheduling.stacking import Stacking
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
 from finesweep.spec.front import pareto_front, trained_values
@@ -232,13 +233,14 @@ def _backend(
     if name == "inline" and slots is not None:
         show_one_device(slots)
     factory = _trainer_factory(spec, place, grid, provenance=provenance)
+    stacking = Stacking()  # which trials of this sweep may be trained as one computation
     if name == "inline":
         from finesweep.scheduling.inline import InlineBackend
 
-        return InlineBackend(factory, log_dir=place.artifact_dir)
+        return InlineBackend(factory, log_dir=place.artifact_dir, stacking=stacking)
     from finesweep.scheduling.ray_tune import RayBackend  # heavy, and sets Ray up as it is imported
 
-    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir)
+    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir, stacking=stacking)
 
 
 def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any]) -> TrainerFactory:

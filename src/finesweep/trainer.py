@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from finesweep.errors import FinesweepError
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
@@ -50,6 +50,7 @@ class StackReporter(Protocol):
         """Say how a lane's attempt ended, once; its outcome does not wait for the other lanes."""
 
 
+@runtime_checkable
 class StackTrainer(Trainer, Protocol):
     """A trainer that can also train several trials as one computation."""
 

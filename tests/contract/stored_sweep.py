@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from optuna.samplers import BaseSampler
+
 from finesweep.events import (
     AttemptEnded,
     AttemptStarted,
@@ -52,7 +54,9 @@ class StoredSweep:
         self.events: list[Event] = []
         self._store = writer.listener(spec.name)
 
-    def broker(self, *, also: Callable[[Sequence[Event]], None] | None = None) -> TrialBroker:
+    def broker(
+        self, *, also: Callable[[Sequence[Event]], None] | None = None, sampler: BaseSampler | None = None
+    ) -> TrialBroker:
         def hear(events: Sequence[Event]) -> None:
             self._store(events)
             self.events.extend(events)
@@ -67,6 +71,7 @@ class StoredSweep:
             retries=self.spec.budget.retries,
             listener=hear,
             history=self.history(),
+            sampler=sampler,
         )
 
     def history(self) -> SweepHistory:

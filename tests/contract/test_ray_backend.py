@@ -6,10 +6,12 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from optuna.samplers import RandomSampler
 from tests.contract.on_ray import backend_on_ray
 from tests.contract.scripted import ScriptedTrainer
 from tests.contract.stored_sweep import GRID, StoredSweep, assert_whole, climbing, most_at_once, no_tick, says
@@ -24,6 +26,7 @@ from finesweep.events import (
     Ending,
     Event,
     Report,
+    Reported,
     TrialSpec,
     TrialState,
 )
@@ -191,6 +194,51 @@ class Endless:
         while reporter.poll() is Decision.CONTINUE:
             time.sleep(0.05)
         return AttemptResult(Ending.PAUSED)
+
+
+ASK_S, REPORT_EVERY_S = 3.0, 0.05
+
+
+def test_a_slow_sampler_holds_up_no_trial_that_reports(tmp_path: Path, make_sweep: MakeSweep) -> None:
+    """A sampler that takes seconds, as gp does with many trials, and trials that report twenty times a second."""
+    reported_s: dict[int, list[float]] = defaultdict(list)
+    sampler = SlowSampler(seed=0)
+
+    def note(events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Reported):
+                reported_s[event.number].append(time.monotonic())
+
+    sweep = make_sweep(trials=5, pruner={"type": "none"})
+    broker = sweep.broker(also=note, sampler=sampler)
+    backend_on_ray(Chatty(), log_dir=tmp_path, n_slots=2).run(broker, no_tick)
+    assert_whole(sweep, broker)
+    overlaps_s = [
+        min(asked_s + ASK_S, times_s[-1]) - max(asked_s, times_s[0])
+        for times_s in reported_s.values()
+        for asked_s in sampler.asked_s
+    ]
+    assert max(overlaps_s) > ASK_S / 2, "the sampler was at work while a trial reported"
+    longest_s = max(after - before for times_s in reported_s.values() for before, after in pairwise(times_s))
+    assert longest_s < ASK_S / 2
+
+
+class SlowSampler(RandomSampler):
+    def sample_independent(self, *args: Any) -> Any:
+        self.asked_s = [*getattr(self, "asked_s", []), time.monotonic()]
+        time.sleep(ASK_S)
+        return super().sample_independent(*args)
+
+
+class Chatty:
+    def __call__(self) -> Chatty:
+        return self
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        for step in range(1, int(2 * ASK_S / REPORT_EVERY_S)):
+            time.sleep(REPORT_EVERY_S)
+            reporter.report(Report(step, {"accuracy": 0.5}, step))
+        return AttemptResult(Ending.DONE)
 
 
 def test_what_a_trainer_prints_is_in_its_log_and_nowhere_else(

@@ -14,6 +14,7 @@ import pytest
 
 from finesweep.events import (
     AttemptStarted,
+    Configuration,
     Event,
     Grid,
     Report,
@@ -27,6 +28,7 @@ from finesweep.events import (
 )
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.scheduling.simulated import Dies, Raises, Says, SimulatedBackend, Stage
+from finesweep.scheduling.stacking import Stacking
 from finesweep.search.broker import TrialBroker
 from finesweep.spec.sweep import SweepSpec, read_sweep
 
@@ -37,9 +39,11 @@ SIZE = {"metric": "size", "direction": "minimize"}
 ONE = (ACCURACY,)
 TWO = (ACCURACY, SIZE)
 STUDIES = [
-    *((sampler, pruner, ONE, 0) for sampler in ("random", "tpe") for pruner in ("none", "asha")),
-    *((sampler, "asha", ONE, 1) for sampler in ("random", "tpe")),
-    *((sampler, pruner, TWO, 0) for sampler in ("random", "tpe", "nsga2") for pruner in ("none", "asha")),
+    *((sampler, pruner, ONE, 0, 1) for sampler in ("random", "tpe") for pruner in ("none", "asha")),
+    *((sampler, "asha", ONE, 1, 1) for sampler in ("random", "tpe")),
+    *((sampler, pruner, TWO, 0, 1) for sampler in ("random", "tpe", "nsga2") for pruner in ("none", "asha")),
+    *((sampler, "asha", ONE, seed, 3) for sampler in ("random", "tpe") for seed in (0, 1)),
+    ("nsga2", "asha", TWO, 0, 3),
 ]
 
 
@@ -68,6 +72,11 @@ def sweep_spec(sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]
     return read_sweep(content)
 
 
+def stack_key(configuration: Configuration) -> str | None:
+    """Let trials of short schedules be trained together."""
+    return None if configuration["epochs"] == 3 else "short"
+
+
 def life(trial: TrialSpec) -> Sequence[Stage]:
     """Draw a trial's stages from its configuration alone: some raise, some diverge, some lose their first worker."""
     chance = random.Random(str(sorted(trial.configuration.items())))
@@ -78,7 +87,8 @@ def life(trial: TrialSpec) -> Sequence[Stage]:
         is_last = step == 900
         value = float("nan") if is_last and level > 0.9 else level + step / 10_000
         metrics = {"accuracy": value, "size": size + step}
-        stages.append(Says(chance.uniform(1, 9), Report(step, metrics, step, final=step == 900)))
+        after_s = 5.0 if stack_key(trial.configuration) else chance.uniform(1, 9)  # those in step report together
+        stages.append(Says(after_s, Report(step, metrics, step, final=step == 900)))
     if kind == "raises":
         stages[2] = Raises(1.0, "out of luck")
     if kind == "dies":
@@ -89,10 +99,19 @@ def life(trial: TrialSpec) -> Sequence[Stage]:
 class Drive:
     """One driver after another on one database; what workers have written survives them all."""
 
-    def __init__(self, writer: ResultsWriter, spec: SweepSpec, *, checkpoints: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        writer: ResultsWriter,
+        spec: SweepSpec,
+        *,
+        checkpoints: Mapping[int, int] | None = None,
+        n_lanes: int = 1,
+    ) -> None:
         self.writer, self.spec = writer, spec
+        self.stacking = Stacking(n_lanes=n_lanes, key=stack_key)
         self.checkpoints = dict(checkpoints or {})
         self.told: list[Event] = []
+        self.most_together = 0  # reports that were stored at once
         self.broker: TrialBroker | None = None
 
     def go(self, *, before_write: Callable[[int], None] = lambda n_written: None) -> None:
@@ -105,6 +124,7 @@ class Drive:
             before_write(n_written)
             store(events)
             self.told.extend(events)
+            self.most_together = max(self.most_together, sum(isinstance(event, Reported) for event in events))
             n_written += 1
 
         self.broker = TrialBroker(
@@ -116,7 +136,8 @@ class Drive:
             listener=hear,
             history=self.history(),
         )
-        SimulatedBackend(life, n_slots=2, checkpoints=self.checkpoints).run(self.broker, lambda: None)
+        backend = SimulatedBackend(life, n_slots=2, checkpoints=self.checkpoints, stacking=self.stacking)
+        backend.run(self.broker, lambda: None)
 
     def history(self) -> SweepHistory:
         return self.writer.history(self.spec.name)
@@ -126,12 +147,12 @@ def open_results(path: Path) -> ResultsWriter:
     return open_writer(path, clock=lambda: 1000.0)
 
 
-def drive_until(path: Path, spec: SweepSpec, *deaths: int) -> tuple[list[SweepHistory], Drive]:
+def drive_until(path: Path, spec: SweepSpec, *deaths: int, n_lanes: int = 1) -> tuple[list[SweepHistory], Drive]:
     """Drive with a death of each driver but the last; give what was stored after each."""
     stored = []
     with open_results(path) as writer:
         writer.create_sweep(spec, grid=GRID, provenance={})
-        drive = Drive(writer, spec)
+        drive = Drive(writer, spec, n_lanes=n_lanes)
         for death in deaths:
             with suppress(DeathError):
                 drive.go(before_write=partial(die_at, death))
@@ -148,16 +169,16 @@ def die_at(death: int, n_written: int) -> None:
         raise DeathError
 
 
-@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed"), STUDIES)
+@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed", "n_lanes"), STUDIES)
 def test_a_sweep_survives_the_death_of_its_driver_between_any_two_writes(
-    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int
+    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int, n_lanes: int
 ) -> None:
     """The database as it was before each write, and the checkpoints, are what a death there leaves."""
     spec = sweep_spec(sampler, pruner, objectives, seed)
     left: list[tuple[Path, Mapping[int, int]]] = []
     with open_results(tmp_path / "undisturbed.db") as writer:
         writer.create_sweep(spec, grid=GRID, provenance={})
-        drive = Drive(writer, spec)
+        drive = Drive(writer, spec, n_lanes=n_lanes)
 
         def keep_copy(n_written: int) -> None:
             left.append((tmp_path / f"{n_written}.db", dict(drive.checkpoints)))
@@ -165,11 +186,12 @@ def test_a_sweep_survives_the_death_of_its_driver_between_any_two_writes(
 
         drive.go(before_write=keep_copy)
         told = list(drive.told)
-    assert len(left) > 4 * N_TRIALS
+        assert (drive.most_together > 1) == (n_lanes > 1)
+    assert len(left) > (4 if n_lanes == 1 else 3) * N_TRIALS
     for n_written, (path, checkpoints) in enumerate(left):
         is_late = n_written % 2  # the last checkpoints were not written yet: known steps are reported again
         with open_results(path) as writer:
-            drive = Drive(writer, spec, checkpoints={} if is_late else checkpoints)
+            drive = Drive(writer, spec, checkpoints={} if is_late else checkpoints, n_lanes=n_lanes)
             before = drive.history()
             drive.go()
             drive.told = [*stored_events(told, before), *drive.told]
@@ -204,25 +226,28 @@ def identity(event: Event) -> tuple[object, ...]:
             return type(event), event.number
 
 
-@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed"), STUDIES)
+@pytest.mark.parametrize(("sampler", "pruner", "objectives", "seed", "n_lanes"), STUDIES)
 def test_a_sweep_survives_many_deaths(
-    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int
+    tmp_path: Path, sampler: str, pruner: str, objectives: Sequence[Mapping[str, str]], seed: int, n_lanes: int
 ) -> None:
     chance = random.Random(seed)
     for name in ("1.db", "2.db", "3.db"):
         deaths = [chance.randrange(1, 9) for _ in range(chance.randrange(2, 12))]
-        stored, drive = drive_until(tmp_path / name, sweep_spec(sampler, pruner, objectives, seed), *deaths)
+        stored, drive = drive_until(
+            tmp_path / name, sweep_spec(sampler, pruner, objectives, seed), *deaths, n_lanes=n_lanes
+        )
         check(stored, drive)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 @pytest.mark.parametrize("objectives", [ONE, TWO], ids=len)
+@pytest.mark.parametrize("n_lanes", [1, 3])
 def test_the_same_seed_gives_the_same_trace(
-    tmp_path: Path, sampler: str, objectives: Sequence[Mapping[str, str]]
+    tmp_path: Path, sampler: str, objectives: Sequence[Mapping[str, str]], n_lanes: int
 ) -> None:
     seeds = {"a": 3, "b": 3, "c": 4}
     traces = [
-        drive_until(tmp_path / name, sweep_spec(sampler, "asha", objectives, seed), 9)[1].told
+        drive_until(tmp_path / name, sweep_spec(sampler, "asha", objectives, seed), 9, n_lanes=n_lanes)[1].told
         for name, seed in seeds.items()
     ]
     assert repr(traces[0]) == repr(traces[1])

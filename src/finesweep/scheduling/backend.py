@@ -52,36 +52,50 @@ def _train(trainer: Trainer, trial: TrialSpec, reporter: Reporter) -> AttemptRes
         return result
 
 
-class StrictReporter:
-    """Holds a trainer to the contract. After STOP nothing more is told; after PAUSE what is left to report still is."""
+class Contract:
+    """What a trainer owes in its reports of one attempt, and the last word that it was given."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+    def __init__(self) -> None:
         self._last_step: int | None = None
-        self._decision = Decision.CONTINUE
+        self.decision = Decision.CONTINUE
 
-    def describe(self, facts: Mapping[str, Any]) -> None:
-        self._reporter.describe(facts)
+    def check(self, report: Report) -> Report:
+        """Give the report in plain numbers.
 
-    def report(self, report: Report) -> Decision:
-        """Raises ValueError for steps below 0 or that do not rise, TypeError for metrics that are not numbers."""
+        Raises ValueError for steps below 0 or that do not rise, TypeError for metrics that are not numbers.
+        """
         if report.step < 0:
             raise ValueError(f"report at step {report.step}: steps count from 0")
         if self._last_step is not None and report.step <= self._last_step:
             raise ValueError(f"report at step {report.step} after one at step {self._last_step}: steps must rise")
         metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
         self._last_step = report.step
-        if self._decision is not Decision.STOP:
-            checked = Report(
-                step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
-            )
-            self._decision = self._reporter.report(checked)
-        return self._decision
+        return Report(
+            step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
+        )
+
+
+class StrictReporter:
+    """Holds a trainer to the contract. After STOP nothing more is told; after PAUSE what is left to report still is."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._contract = Contract()
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        self._reporter.describe(facts)
+
+    def report(self, report: Report) -> Decision:
+        """Raises what `Contract.check` raises."""
+        checked = self._contract.check(report)
+        if self._contract.decision is not Decision.STOP:
+            self._contract.decision = self._reporter.report(checked)
+        return self._contract.decision
 
     def poll(self) -> Decision:
-        if self._decision is Decision.CONTINUE:
-            self._decision = self._reporter.poll()
-        return self._decision
+        if self._contract.decision is Decision.CONTINUE:
+            self._contract.decision = self._reporter.poll()
+        return self._contract.decision
 
 
 def _number(name: str, value: Any) -> float:

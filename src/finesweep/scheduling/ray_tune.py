@@ -1,7 +1,8 @@
 """The Ray backend: Tune schedules attempts over the slots of this box or of a cluster; the broker decides.
 
-A Searcher and a TrialScheduler defer to the broker. A Tune trial is one attempt: what becomes of the trial when its
-worker dies is the broker's affair, so Tune itself retries nothing and stops nothing.
+A Searcher and a TrialScheduler defer to the broker. A Tune trial is one assignment, an attempt or several that are
+trained together: what becomes of trials when their worker dies is the broker's affair, so Tune itself retries nothing
+and stops nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from finesweep.errors import ResourcesError
-from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
+from finesweep.events import AttemptResult, Decision, Ending, Report
+from finesweep.scheduling.ahead import AskedAhead
+from finesweep.scheduling.assignments import Assignment
 from finesweep.scheduling.backend import Tick
 from finesweep.scheduling.slots import Slots, cluster_slots, device_environment
+from finesweep.scheduling.stacking import ALONE, Stacking
 from finesweep.search.broker import NoTrial, TrialBroker
 from finesweep.spec.sweep import Resources
 from finesweep.trainer import TrainerFactory
@@ -65,6 +70,7 @@ class RayBackend:
     resources: Resources
     slots: Slots | None
     log_dir: Path
+    stacking: Stacking = ALONE
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
         started = self._connect()
@@ -101,8 +107,9 @@ class RayBackend:
         per_trial = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
         n_fitting = _n_fitting(per_trial)
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
-        n_ahead = 0 if n_fitting > slots.n_slots else 1
-        attempts = _Attempts(broker, tick, n_slots=min(slots.n_slots, n_fitting), n_ahead=n_ahead)
+        n_slots = min(slots.n_slots, n_fitting)
+        ahead = AskedAhead(broker, self.stacking, n_slots=n_slots)
+        attempts = _Attempts(broker, tick, ahead, n_slots=n_slots)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -122,12 +129,16 @@ class RayBackend:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        # All workers may start at once; how many configurations are asked for ahead is limited by _Attempts.
-        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(slots.n_slots)}):
+        # All workers may start at once; that no more are asked for than there are slots is seen to by _Attempts.
+        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
             try:
-                tuner.fit()
+                try:
+                    tuner.fit()
+                finally:
+                    attempts.raise_fault()
+                ahead.give_back()
             finally:
-                attempts.raise_fault()
+                ahead.close()
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -181,14 +192,14 @@ def _n_fitting(per_trial: Mapping[str, float]) -> int:
 
 
 class _Attempts:
-    """Which Tune trial is which attempt, and how each is doing: what searcher and scheduler both need to know."""
+    """Which Tune trial is which assignment, and how its trials are doing: what searcher and scheduler need to know."""
 
-    def __init__(self, broker: TrialBroker, tick: Tick, *, n_slots: int, n_ahead: int) -> None:
-        """Hold `n_slots` attempts, and `n_ahead` that Ray has no room for yet: no slot waits for the sampler then."""
+    def __init__(self, broker: TrialBroker, tick: Tick, ahead: AskedAhead, *, n_slots: int) -> None:
         self.broker = broker
-        self.tick = tick
-        self._n_most = n_slots + n_ahead
-        self._numbers: dict[str, int] = {}  # Tune's id -> trial number, for attempts not ended yet
+        self._tick = tick
+        self._ahead = ahead
+        self.n_slots = n_slots
+        self._numbers: dict[str, set[int]] = {}  # Tune's id -> trials that have not ended yet
         self._begun: set[int] = set()
         self._failed_starts = 0
         self._fault: Exception | None = None
@@ -197,48 +208,80 @@ class _Attempts:
         """Nothing: Tune pickles its searcher and scheduler for a restore that we never ask for."""
         return
 
-    def next(self, tune_id: str) -> TrialSpec | NoTrial:
-        if len(self._numbers) >= self._n_most:
+    def next(self, tune_id: str) -> Assignment | NoTrial:
+        """Give a slot that is free what it is to do."""
+        if len(self._numbers) >= self.n_slots:
             return NoTrial.WAIT
-        trial = self.broker.suggest()
-        if isinstance(trial, TrialSpec):
-            self._numbers[tune_id] = trial.number
-        return trial
+        found = self._ahead.next()
+        while found is NoTrial.DRAWING and not self._numbers:  # Tune would sleep for a second
+            self._tick()
+            found = self._ahead.next()
+        if isinstance(found, tuple):
+            self._numbers[tune_id] = {trial.number for trial in found}
+        return found
 
-    def number(self, tune_id: str) -> int:
-        return self._numbers[tune_id]
+    def tick(self) -> None:
+        self._tick()
+        self._ahead.prepare()
 
-    def begin(self, number: int) -> None:
-        self._begun.add(number)
-        self._failed_starts = 0
-        self.broker.begin(number)
+    def hear(self, tune_id: str, messages: Sequence[Message]) -> tuple[dict[int, Decision], dict[int, Decision]]:
+        """Take what a worker has said; give the answers to its reports, and what its trials must know beside them."""
+        answers: dict[int, Decision] = {}
+        with self.broker.together():
+            for number, said in messages:
+                self._begin(number)
+                match said:
+                    case Report():
+                        answers[number] = self.broker.report(number, said)
+                    case AttemptResult():
+                        self._end(tune_id, number, said)
+                    case facts:
+                        self.broker.describe(number, facts)
+        words = {number: self.broker.poll(number) for number in self._numbers[tune_id]}
+        return answers, {number: word for number, word in words.items() if word is not Decision.CONTINUE}
 
-    def end(self, tune_id: str, result: AttemptResult) -> None:
-        number = self._numbers.pop(tune_id)
-        self._begun.discard(number)
-        self.broker.finish(number, result)
+    def is_over(self, tune_id: str) -> bool:
+        """Tell whether every trial of the assignment has ended, and forget the assignment if so."""
+        if self._numbers[tune_id]:
+            return False
+        del self._numbers[tune_id]
+        return True
 
     def withdraw(self, tune_id: str) -> None:
-        """Give back an attempt that has not ended: it is not charged for a worker that never got to it."""
-        number = self._numbers.pop(tune_id, None)
-        if number is not None:
+        """Give back an assignment that has not ended: it is not charged for a worker that never got to it."""
+        for number in sorted(self._numbers.pop(tune_id, ()), reverse=True):  # each is put before those that wait
             self._begun.discard(number)
             self.broker.give_back(number)
 
     def lose(self, tune_id: str, reason: str) -> None:
-        number = self._numbers.get(tune_id)
-        if number is None:
+        """Have the trials of a dead worker begun again; those that it had not begun are not charged for it."""
+        numbers = self._numbers.pop(tune_id, set())
+        has_begun = bool(numbers & self._begun)
+        with self.broker.together():
+            for number in sorted(numbers, reverse=True):
+                if number in self._begun:
+                    self._begun.remove(number)
+                    self.broker.finish(number, AttemptResult(Ending.LOST, reason=reason))
+                else:
+                    self.broker.give_back(number)
+        if not numbers or has_begun:
             return
-        if number in self._begun:
-            self.end(tune_id, AttemptResult(Ending.LOST, reason=reason))
-            return
-        self.withdraw(tune_id)
         self._failed_starts += 1
         if self._failed_starts >= MOST_FAILED_STARTS:
             self._fault = ResourcesError(
                 f"{self._failed_starts} workers in a row died before they began a trial. The last one: {reason}"
             )
             self.broker.halt("workers cannot start", pause=True)
+
+    def _begin(self, number: int) -> None:
+        self._begun.add(number)
+        self._failed_starts = 0
+        self.broker.begin(number)
+
+    def _end(self, tune_id: str, number: int, result: AttemptResult) -> None:
+        self._numbers[tune_id].remove(number)
+        self._begun.discard(number)
+        self.broker.finish(number, result)
 
     @contextmanager
     def keeping_faults(self) -> Iterator[None]:
@@ -262,13 +305,15 @@ class _BrokerSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         self._attempts = attempts
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        match self._attempts.next(trial_id):
-            case NoTrial.WAIT:
-                return None
+        with self._attempts.keeping_faults():
+            found = self._attempts.next(trial_id)
+        match found:
             case NoTrial.EXHAUSTED:
                 return str(Searcher.FINISHED)
-            case trial:
-                return {ASSIGNMENT: trial}
+            case NoTrial():
+                return None
+            case assignment:
+                return {ASSIGNMENT: assignment}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the scheduler hears of every ending first, with more to go by."""
@@ -290,44 +335,49 @@ class _Silence(TrialProgressCallback):  # type: ignore[misc]  # ray is untyped
 class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     """Tune brings results; the broker decides, and the decision goes back to the worker.
 
-    Tune's own STOP is used only when a worker has said how its attempt ended, so the actor is idle by then.
+    Tune's own STOP is used only when a worker has said how its last attempt ended, so the actor is idle by then.
     """
 
     def __init__(self, attempts: _Attempts) -> None:
         super().__init__()
         self._attempts = attempts
+        self._added: deque[Any] = deque()  # Tune's trials that were not chosen yet
+        self._keeps_workers = False
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        self._added.append(trial)
+        if not self._keeps_workers:  # of slots that wait for the sampler; Tune would keep but one
+            self._keeps_workers = True
+            kept = controller._tune_controller._actor_cache
+            kept.increase_max(trial.placement_group_factory, by=self._attempts.n_slots)
 
     def choose_trial_to_run(self, controller: Any) -> Any:
-        """Tune calls this at every turn of its loop, ten times a second and more."""
+        """Choose each once, as they come. Tune calls this at every turn of its loop, ten times a second and more.
+
+        Not one that waits for a worker to start, which Tune would give the next worker that is free, and end the one
+        that is starting: with short trials the second slot would never come to be.
+        """
         self._attempts.tick()
         if self._attempts.broker.halted:
             for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
                 if trial.status == trial.PENDING:
                     controller.stop_trial(trial)
-            return None
-        return super().choose_trial_to_run(controller)
+        while self._added:
+            trial = self._added.popleft()
+            if trial.status == trial.PENDING:
+                return trial
+        return None
 
     def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         with self._attempts.keeping_faults():
-            return self._take(trial, result[MESSAGES])
-
-    def _take(self, trial: Any, messages: Sequence[Message]) -> str:
-        number = self._attempts.number(trial.trial_id)
-        broker = self._attempts.broker
+            answers, words = self._attempts.hear(trial.trial_id, result[MESSAGES])
+            is_over = self._attempts.is_over(trial.trial_id)
         worker = trial.temporary_state.ray_actor
-        for message in messages:
-            self._attempts.begin(number)
-            match message:
-                case Report():
-                    worker.answer.remote(broker.report(number, message))
-                case AttemptResult():
-                    self._attempts.end(trial.trial_id, message)
-                    return str(TrialScheduler.STOP)
-                case facts:
-                    broker.describe(number, facts)
-        if not messages and (word := broker.poll(number)) is not Decision.CONTINUE:
-            worker.tell.remote(word)
-        return str(TrialScheduler.CONTINUE)
+        if words:
+            worker.tell.remote(words)
+        if answers:
+            worker.answer.remote(answers)
+        return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         with self._attempts.keeping_faults():

@@ -1,4 +1,4 @@
-"""A slot's worker: a Ray Tune class trainable that runs attempts, one after another, in a thread of its own.
+"""A slot's worker: a Ray Tune class trainable that runs assignments, one after another, in a thread of its own.
 
 Every attempt ends by the worker's own word. The driver's answers arrive by `answer` and `tell`, which Ray runs before
 the next `step` because a caller's calls on an actor keep their order; so a stop can reach a trial at a report and
@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,23 @@ import ray
 from ray import tune
 
 from finesweep.events import AttemptResult, Decision, Report, TrialSpec
-from finesweep.scheduling.attempt_log import capture_log
-from finesweep.scheduling.backend import run_attempt
-from finesweep.trainer import Reporter, Trainer, TrainerFactory
+from finesweep.scheduling.attempt_log import capture_logs
+from finesweep.scheduling.lanes import WorkersTrainer, run_assignment
+from finesweep.trainer import TrainerFactory
 
-ASSIGNMENT = "assignment"  # the key of the TrialSpec in a Tune trial's config
+ASSIGNMENT = "assignment"  # the key of the TrialSpecs in a Tune trial's config
 MESSAGES = "messages"  # the key of what a worker says in a Tune result
 
 Facts = dict[str, Any]
-Message = Facts | Report | AttemptResult
+Message = tuple[int, Facts | Report | AttemptResult]  # of which trial, and what
+Trials = tuple[TrialSpec, ...]
 
 # The longest a worker stays silent: how soon a pause or stop reaches a trial between two reports.
 HEARTBEAT_S = 0.5
 
 
 class SlotWorker(tune.Trainable):  # type: ignore[misc]  # ray is untyped
-    """Tune's view of a slot: `setup` or `reset_config` bring an attempt, `step` returns what it has said."""
+    """Tune's view of a slot: `setup` or `reset_config` bring an assignment, `step` returns what was said of it."""
 
     def setup(self, config: dict[str, Any], *, trainer_factory: TrainerFactory, log_dir: Path) -> None:
         self._thread = _TrainerThread(trainer_factory, log_dir)
@@ -46,20 +49,20 @@ class SlotWorker(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     def step(self) -> dict[str, Any]:
         return {MESSAGES: self._thread.mailbox.take(timeout_s=HEARTBEAT_S)}
 
-    def answer(self, decision: Decision) -> None:
-        """Take the driver's answer to the report that waits for it."""
-        self._thread.mailbox.answer(decision)
+    def answer(self, decisions: Mapping[int, Decision]) -> None:
+        """Take the driver's answers to the reports that wait for them."""
+        self._thread.mailbox.answer(decisions)
 
-    def tell(self, decision: Decision) -> None:
-        """Take the driver's word between reports."""
-        self._thread.mailbox.tell(decision)
+    def tell(self, words: Mapping[int, Decision]) -> None:
+        """Take the driver's words between reports."""
+        self._thread.mailbox.tell(words)
 
     def cleanup(self) -> None:
         self._thread.end()
 
 
 class _TrainerThread:
-    """Runs attempts off the actor's main thread, so that the actor can answer while a trainer works.
+    """Runs assignments off the actor's main thread, so that the actor can answer while a trainer works.
 
     One thread for the life of the worker: torch keeps pools of threads for each thread that computes.
     """
@@ -67,100 +70,102 @@ class _TrainerThread:
     def __init__(self, trainer_factory: TrainerFactory, log_dir: Path) -> None:
         self._trainer_factory = trainer_factory
         self._log_dir = log_dir
-        self._assignments: queue.Queue[tuple[TrialSpec, _Mailbox] | None] = queue.Queue()
+        self._assignments: queue.Queue[tuple[Trials, _Mailbox] | None] = queue.Queue()
         self.mailbox = _Mailbox()
         self._idle = threading.Event()
         self._idle.set()
         self._thread = threading.Thread(target=self._work, name="finesweep-trainer", daemon=True)
         self._thread.start()
 
-    def begin(self, trial: TrialSpec) -> None:
-        """Start an attempt; one that was not taken to its end (Tune withdrew it) is stopped and waited for."""
+    def begin(self, trials: Trials) -> None:
+        """Start an assignment; one that was not taken to its end (Tune withdrew it) is stopped and waited for."""
         self.mailbox.close()
         self._idle.wait()
         self._idle.clear()
         self.mailbox = _Mailbox()
-        self._assignments.put((trial, self.mailbox))
+        self._assignments.put((trials, self.mailbox))
 
     def end(self) -> None:
         self.mailbox.close()
         self._assignments.put(None)
 
     def _work(self) -> None:
-        trainer = _LazyTrainer(self._trainer_factory)
+        trainer = WorkersTrainer(self._trainer_factory)
         while (assignment := self._assignments.get()) is not None:
-            trial, mailbox = assignment
-            mailbox.say(_worker_facts())
-            log = capture_log(self._log_dir, trial, redirect=True)
-            mailbox.say(run_attempt(trainer, trial, mailbox, log=log))
+            trials, mailbox = assignment
+            mailbox.begin(trials[:1])  # what the worker does from now on, it does for this one at least
+            run_assignment(trainer.get(), trials, mailbox, logs=partial(self._begun, mailbox))
             self._idle.set()
 
-
-class _LazyTrainer:
-    """Makes its trainer at the first attempt, inside the guard that turns exceptions into outcomes."""
-
-    def __init__(self, factory: TrainerFactory) -> None:
-        self._factory = factory
-        self._trainer: Trainer | None = None
-
-    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
-        if self._trainer is None:
-            self._trainer = self._factory()
-        return self._trainer.run(trial, reporter)
+    @contextmanager
+    def _begun(self, mailbox: _Mailbox, trials: Sequence[TrialSpec]) -> Iterator[None]:
+        mailbox.begin(trials)
+        with capture_logs(self._log_dir, trials, redirect=True):
+            yield
 
 
 class _Mailbox:
-    """What one attempt says and is told. The Reporter of its trainer."""
+    """What is said of one assignment and told to it. The StackReporter of its trainer."""
 
     def __init__(self) -> None:
-        self._said: queue.Queue[Message] = queue.Queue()
-        self._answers: queue.Queue[Decision] = queue.Queue()
-        self._standing = Decision.CONTINUE  # the driver's last word between reports
+        self._said: queue.Queue[Sequence[Message]] = queue.Queue()
+        self._answers: queue.Queue[Mapping[int, Decision]] = queue.Queue()
+        self._standing: dict[int, Decision] = {}  # the driver's last words between reports
+        self._begun: set[int] = set()
         self._is_closed = False
 
     # the trainer's side
 
-    def describe(self, facts: Mapping[str, Any]) -> None:
-        self.say(dict(facts))
+    def begin(self, trials: Sequence[TrialSpec]) -> None:
+        """Say of trials that they begin, and where; of those that began already, nothing."""
+        new = [trial.number for trial in trials if trial.number not in self._begun]
+        self._begun.update(new)
+        if new:
+            facts = _worker_facts()
+            self._said.put([(number, facts) for number in new])
 
-    def report(self, report: Report) -> Decision:
-        if self._is_closed:
-            return Decision.PAUSE
-        self.say(report)
-        return self._answers.get()
+    def describe(self, number: int, facts: Mapping[str, Any]) -> None:
+        self._said.put([(number, dict(facts))])
 
-    def poll(self) -> Decision:
-        return self._standing
+    def report(self, reports: Mapping[int, Report]) -> Mapping[int, Decision]:
+        if not self._is_closed:
+            self._said.put(list(reports.items()))
+            answers = self._answers.get()
+            if answers:
+                return answers
+        return dict.fromkeys(reports, Decision.PAUSE)
+
+    def poll(self, number: int) -> Decision:
+        return Decision.PAUSE if self._is_closed else self._standing.get(number, Decision.CONTINUE)
+
+    def end(self, number: int, result: AttemptResult) -> None:
+        self._said.put([(number, result)])
 
     # the actor's side
-
-    def say(self, message: Message) -> None:
-        self._said.put(message)
 
     def take(self, *, timeout_s: float) -> tuple[Message, ...]:
         """Take all that was said; wait for the first of it up to the timeout."""
         try:
-            taken = [self._said.get(timeout=timeout_s)]
+            taken = [*self._said.get(timeout=timeout_s)]
         except queue.Empty:
             return ()
         while not self._said.empty():
-            taken.append(self._said.get_nowait())
+            taken += self._said.get_nowait()
         return tuple(taken)
 
-    def answer(self, decision: Decision) -> None:
-        self._answers.put(decision)
+    def answer(self, decisions: Mapping[int, Decision]) -> None:
+        self._answers.put(decisions)
 
-    def tell(self, decision: Decision) -> None:
-        self._standing = decision
+    def tell(self, words: Mapping[int, Decision]) -> None:
+        self._standing.update(words)
 
     def close(self) -> None:
-        """Have the trainer return with its checkpoint written: nobody listens any more.
+        """Have the trainer return with its checkpoints written: nobody listens any more.
 
         Never STOP, which removes a trial's files: this worker may be one whose driver has died.
         """
         self._is_closed = True
-        self._standing = Decision.PAUSE
-        self._answers.put(Decision.PAUSE)
+        self._answers.put({})
 
 
 def _worker_facts() -> Facts:

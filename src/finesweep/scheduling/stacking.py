@@ -21,3 +21,6 @@ class Stacking:
 
     n_lanes: int = 1
     key: Callable[[Configuration], Hashable | None] = _alone
+
+
+ALONE = Stacking()  # every trial is an assignment of its own

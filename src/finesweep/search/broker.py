@@ -1,13 +1,15 @@
 """The broker: the one object that asks and tells Optuna and answers the backend's questions.
 
 Passive: it has no clock, no thread and no file of its own. Every change is handed to the listener before it is acted
-on, so that a broker rebuilt from what the listener stored goes on where this one left off.
+on, so that a broker rebuilt from what the listener stored goes on where this one left off. Only a `Drawing` may be run
+in another thread.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import takewhile
@@ -15,6 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
+from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import Trial
@@ -42,12 +45,12 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.search.asking import Asking, Drawing, Drawn
 from finesweep.search.judge import BY_HAND, Judge, Values, step_of_value
 from finesweep.search.known import KnownConfigurations
 from finesweep.search.pruners import make_pruner
 from finesweep.search.records import missing_metric
 from finesweep.search.samplers import make_chance, make_sampler, sampler_seed
-from finesweep.search.space import grid_values, stored_parameters, suggest_configuration
 from finesweep.spec.front import values_of
 from finesweep.spec.study import StudySpec
 
@@ -59,6 +62,7 @@ class NoTrial(StrEnum):
 
     WAIT = "wait"  # ask again: something that is running may yet have to be run again
     EXHAUSTED = "exhausted"  # for good: the budget or the space is used up, or the sweep was halted
+    DRAWING = "drawing"  # ask again soon; said by those who draw in a thread, never by the broker
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class TrialBroker:
         starting: Sequence[tuple[Source, Configuration]] = (),
         fixed: Configuration | None = None,
         history: SweepHistory | None = None,
+        sampler: BaseSampler | None = None,
     ) -> None:
         """Begin a sweep, or go on with the one in `history`.
 
@@ -97,50 +102,112 @@ class TrialBroker:
             retries: how often a trial is begun again after its worker was lost.
             starting: configurations, perhaps partial, to be tried before the sampler is asked.
             fixed: the sweep's settings, on which conditions and branches may depend.
+            sampler: instead of the one that the study names.
         """
         history = history or SweepHistory()
         self._spec = study
         self._n_trials = n_trials
         self._retries = retries
         self._emit_to = listener
-        self._fixed = dict(fixed or {})
-        self._starting = self._usable(starting)
+        fixed = dict(fixed or {})
         self._storage = InMemoryStorage()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study: Study = optuna.create_study(
             storage=self._storage,
             study_name=name,
             directions=[objective.direction for objective in study.objectives],
-            sampler=make_sampler(study, n_trials_before=len(history.trials)),
+            sampler=sampler or make_sampler(study, n_trials_before=len(history.trials)),
             pruner=make_pruner(study.pruner, grid),
         )
         self._judge = Judge(self.study, study)
-        self._chance = make_chance(study, n_trials_before=len(history.trials))
         self._study_id = self._storage.get_study_id_from_name(name)
         self._live: dict[int, _Live] = {}
         self._queue: deque[int] = deque()  # to be run before the sampler is asked again
         self._in_flight: dict[int, int] = {}  # trial -> its attempt, handed to the backend and not given back
         self._ended: dict[int, int] = {}  # trial that ended while in flight -> its attempts that were begun
         self._twins: defaultdict[int, list[int]] = defaultdict(list)  # trial -> those that wait for its result
-        self._known = KnownConfigurations(study.parameters, fixed=self._fixed)
-        self._n_started_given = 0  # of self._starting
-        self._n_charged = 0  # trials that cost work; reused ones do not
+        self._known = KnownConfigurations(study.parameters, fixed=fixed)
+        self._asking = Asking(
+            self.study,
+            study,
+            self._known,
+            starting=starting,
+            fixed=fixed,
+            chance=make_chance(study, n_trials_before=len(history.trials)),
+        )
+        self._n_charged = 0  # trials that cost work, those being drawn among them; reused ones do not
         self._halt_reason: str | None = None
         self._pausing = False
+        self._collected: list[Event] | None = None  # within together()
+        self._before_ending: Callable[[], None] = _nothing
         self._restore(history)
 
     # --- what a backend asks ------------------------------------------------------------------------------------
 
     def suggest(self) -> TrialSpec | NoTrial:
-        """Give the next attempt to run."""
+        """Give the next attempt to run, drawing its configuration here and now."""
+        while isinstance(found := self.look(), Drawing):
+            trial = self.register(found())
+            if trial is not None:
+                return trial
+        return found
+
+    def look(self) -> TrialSpec | NoTrial | Drawing:
+        """Give the next attempt to run, or a drawing to be run and registered before this is asked again."""
         if self._halt_reason is None:
             if self._queue:
                 return self._hand_out(self._queue.popleft())
-            while self._n_charged < self._n_trials and self.used_up is None:
-                number = self._ask()
-                if number is not None:
-                    return self._hand_out(number)
+            may_ask = self._n_charged < self._n_trials and self.used_up is None
+            if may_ask and (drawing := self._asking.prepare()) is not None:
+                self._n_charged += 1
+                return drawing
         return NoTrial.WAIT if self._in_flight else NoTrial.EXHAUSTED
+
+    def register(self, drawn: Drawn) -> TrialSpec | None:
+        """Take up a trial that was drawn, and hand it out; None if its result is known, or will be."""
+        live = _Live(drawn.trial.number, drawn.trial, drawn.configuration)
+        self._live[live.number] = live
+        twin_of = self._known.propose(live.configuration, live.number)
+        self._emit(
+            TrialSuggested(
+                number=live.number,
+                configuration=live.configuration,
+                parameters=live.trial.params,
+                distributions={name: distribution_to_json(d) for name, d in live.trial.distributions.items()},
+                source=drawn.source,
+                attributes=self._attributes(live.number),
+                study_attributes=self._study_attributes(),
+                twin_of=twin_of,
+            )
+        )
+        if twin_of is None:
+            return self._hand_out(live.number)
+        self._n_charged -= 1
+        self._wait_for(live, twin_of)
+        return None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hand what happens within to the listener at once, at the exit: nothing may be answered before.
+
+        What is raised within leaves the events untold, as the death of this process would.
+        """
+        assert self._collected is None, "not within itself"
+        self._collected = []
+        try:
+            yield
+            events = tuple(self._collected)
+        finally:
+            self._collected = None
+        if events:
+            self._emit_to(events)
+
+    def before_endings(self, settle: Callable[[], None]) -> None:
+        """Have `settle` called before a trial ends in answer to a report or by its worker's word.
+
+        For a sweep that is to repeat exactly: what is being drawn is drawn to its end, as if it had taken no time.
+        """
+        self._before_ending = settle
 
     def begin(self, number: int) -> None:
         """Note that a worker has begun the attempt that was handed out. Later calls change nothing."""
@@ -176,6 +243,7 @@ class TrialBroker:
 
     def finish(self, number: int, result: AttemptResult) -> None:
         """Take back an attempt; give the trial its outcome, or another attempt."""
+        self._before_ending()
         self.begin(number)
         ended = AttemptEnded(number, self._in_flight.pop(number), result)
         live = self._live.get(number)
@@ -229,10 +297,11 @@ class TrialBroker:
         return states == {OptunaState.FAIL}
 
     @property
-    def has_work(self) -> bool:
-        """Tell whether there is a trial to run: one that waits to go on, or one more within the budget."""
-        may_ask = self._n_charged < self._n_trials and self.used_up is None
-        return self._halt_reason is None and (bool(self._queue) or may_ask)
+    def n_left(self) -> int:
+        """Count the trials to run that are not handed out: those that wait to go on, and those within the budget."""
+        if self._halt_reason is not None:
+            return 0
+        return len(self._queue) + (max(0, self._n_trials - self._n_charged) if self.used_up is None else 0)
 
     def halt(self, reason: str, *, pause: bool) -> None:
         """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
@@ -253,62 +322,7 @@ class TrialBroker:
             self._queue.remove(number)
         return True
 
-    # --- asking -------------------------------------------------------------------------------------------------
-
-    def _ask(self) -> int | None:
-        """Create the next trial; None if its result is known, or will be, or if there is nothing left to try."""
-        source, given = self._given()
-        needs_help = given is None and self._known.needs_help
-        if needs_help:
-            given = self._known.next_unseen()
-            if self.used_up is not None:
-                return None
-        trial, configuration = self._draw(given, at_random=needs_help)
-        live = _Live(trial.number, trial, configuration)
-        self._live[live.number] = live
-        twin_of = self._known.propose(configuration, live.number)
-        self._emit(
-            TrialSuggested(
-                number=live.number,
-                configuration=configuration,
-                parameters=trial.params,
-                distributions={name: distribution_to_json(d) for name, d in trial.distributions.items()},
-                source=source,
-                attributes=self._attributes(live.number),
-                study_attributes=self._study_attributes(),
-                twin_of=twin_of,
-            )
-        )
-        if twin_of is None:
-            self._n_charged += 1
-            return live.number
-        self._wait_for(live, twin_of)
-        return None
-
-    def _draw(self, given: Configuration | None, *, at_random: bool) -> tuple[Trial, Configuration]:
-        """Have the sampler, or chance, fill in what is not given."""
-        if given is not None:
-            self.study.enqueue_trial(stored_parameters(given, self._spec.parameters, fixed=self._fixed))
-        sampler = self.study.sampler
-        self.study.sampler = self._chance if at_random else sampler
-        trial = self.study.ask()
-        configuration = suggest_configuration(trial, self._spec.parameters, fixed=self._fixed)
-        self.study.sampler = sampler
-        return trial, configuration
-
-    def _given(self) -> tuple[Source, Configuration | None]:
-        if self._n_started_given < len(self._starting):
-            source, configuration = self._starting[self._n_started_given]
-            self._n_started_given += 1
-            return source, configuration
-        return Source.SAMPLER, None
-
-    def _usable(self, starting: Sequence[tuple[Source, Configuration]]) -> list[tuple[Source, Configuration]]:
-        if self._spec.sampler.type != "grid":
-            return list(starting)
-        # Optuna's grid sampler cannot fill in what a partial configuration leaves out, and covers them all anyway.
-        drawn = grid_values(self._spec.parameters).keys()
-        return [(source, given) for source, given in starting if drawn <= given.keys()]
+    # --- handing out --------------------------------------------------------------------------------------------
 
     def _wait_for(self, live: _Live, twin: int) -> None:
         if twin in self._live:
@@ -326,12 +340,14 @@ class TrialBroker:
     def _decide(self, live: _Live, report: Report) -> Decision:
         missing = missing_metric(report, self._spec.objectives)
         if missing is not None:
+            self._before_ending()
             known = ", ".join(sorted(report.metrics)) or "none"
             reason = f'objective.metric "{missing}" is not among the reported metrics ({known})'
             self._fail(live, reason, self._reported(live, report, Decision.STOP))
             return Decision.STOP
         stop = self._judge.judge(live.number, report)
         if stop is not None:
+            self._before_ending()
             self._end(live, TrialState.PRUNED, stop, self._reported(live, report, Decision.STOP))
             return Decision.STOP
         live.values[report.step] = values_of(report, self._spec.objectives)
@@ -444,7 +460,7 @@ class TrialBroker:
         for record in history.trials:
             origin = record.number if record.reused_from is None else record.reused_from
             self._judge.restore(record, reports[origin])
-            self._n_started_given += record.source is not Source.SAMPLER
+            self._asking.note_given(record.source)
             if not record.state.is_final:
                 self._live[record.number] = self._revived(record)
             if record in waiting or record.reused_from is not None:
@@ -491,7 +507,10 @@ class TrialBroker:
     # --- bookkeeping --------------------------------------------------------------------------------------------
 
     def _emit(self, *events: Event) -> None:
-        self._emit_to(events)
+        if self._collected is None:
+            self._emit_to(events)
+        else:
+            self._collected.extend(events)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -501,6 +520,10 @@ class TrialBroker:
 
     def _study_attributes(self) -> dict[str, Any]:
         return dict(self._storage.get_study_system_attrs(self._study_id))
+
+
+def _nothing() -> None:
+    """What is to be done before an ending where trials end as they come."""
 
 
 _OPTUNA_STATES = {

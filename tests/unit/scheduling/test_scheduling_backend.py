@@ -11,7 +11,7 @@ import pytest
 
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
 from finesweep.layout import log_path
-from finesweep.scheduling.attempt_log import capture_log
+from finesweep.scheduling.attempt_log import capture_logs
 from finesweep.scheduling.backend import StrictReporter, run_attempt
 from finesweep.trainer import Reporter
 
@@ -126,7 +126,7 @@ def test_the_user_may_interrupt_a_trainer() -> None:
 
 def test_a_log_that_cannot_be_opened_is_a_failed_attempt(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    log = capture_log(tmp_path / "file", TRIAL, redirect=False)
+    log = capture_logs(tmp_path / "file", [TRIAL], redirect=False)
     result = run_attempt(Raising(ValueError()), TRIAL, Driver(), log=log)
     assert result.ending is Ending.FAILED
     assert "NotADirectoryError" in (result.reason or "")
@@ -146,7 +146,7 @@ class Talking:
 def test_a_trials_log_holds_its_attempts(tmp_path: Path, redirect: bool, capfd: pytest.CaptureFixture[str]) -> None:
     for attempt in (1, 2):
         trial = TrialSpec(7, attempt, {"learning_rate": 0.1})
-        run_attempt(Talking(), trial, Driver(), log=capture_log(tmp_path, trial, redirect=redirect))
+        run_attempt(Talking(), trial, Driver(), log=capture_logs(tmp_path, [trial], redirect=redirect))
     logging.getLogger("somebody").warning("after the end")
     text = log_path(tmp_path, 7).read_text(encoding="utf-8")
     for attempt in (1, 2):
@@ -159,7 +159,7 @@ def test_a_trials_log_holds_its_attempts(tmp_path: Path, redirect: bool, capfd: 
 
 
 def test_the_traceback_of_a_failed_trial_is_in_its_log(tmp_path: Path) -> None:
-    log = capture_log(tmp_path, TRIAL, redirect=False)
+    log = capture_logs(tmp_path, [TRIAL], redirect=False)
     run_attempt(Raising(ValueError("no luck")), TRIAL, Driver(), log=log)
     text = log_path(tmp_path, 7).read_text(encoding="utf-8")
     assert "ERROR finesweep.trial: trial 7 failed:" in text

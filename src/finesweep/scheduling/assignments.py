@@ -1,0 +1,83 @@
+"""What a free slot is to do: one trial, or several that are trained as one computation.
+
+In: trials one by one. Out: assignments, in the order in which the trials came. It must not know workers or time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from finesweep.events import TrialSpec
+from finesweep.scheduling.stacking import Stacking
+from finesweep.search.broker import NoTrial, TrialBroker
+
+Assignment = tuple[TrialSpec, ...]  # in ascending number
+
+
+class Assignments:
+    """Puts trials of equal keys together, as many as fit and as are one slot's share of what is left."""
+
+    def __init__(
+        self,
+        broker: TrialBroker,
+        stacking: Stacking,
+        *,
+        n_slots: int,
+        ask: Callable[[], TrialSpec | NoTrial] | None = None,
+    ) -> None:
+        """Ask the broker, or `ask`, which may say DRAWING: then so does `next`, and goes on where it was."""
+        self._broker = broker
+        self._stacking = stacking
+        self._n_slots = n_slots
+        self._ask = ask or broker.suggest
+        self._gathered: list[TrialSpec] = []
+        self._held: TrialSpec | None = None  # did not fit the last assignment, and begins the next
+        self._share = 1
+        self._n_of_round = 0  # assignments with this share; each slot is to have one
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether some of an assignment, but not all of it, is there."""
+        return bool(self._gathered)
+
+    def next(self) -> Assignment | NoTrial:
+        """Give the next assignment, or say why there is none; once the sweep is halted, give back what was held."""
+        if self._broker.halted:
+            self.give_back()
+        if not self._gathered and self._n_of_round == 0:
+            n_left = self._broker.n_left + (self._held is not None)
+            self._share = max(1, min(self._stacking.n_lanes, math.ceil(n_left / self._n_slots)))
+        while len(self._gathered) < self._share:
+            found = self._take()
+            if not isinstance(found, TrialSpec):
+                if found is NoTrial.DRAWING or not self._gathered:
+                    return found
+                break
+            if self._gathered and not self._fits(found):
+                self._held = found
+                break
+            self._gathered.append(found)
+            if self._stacking.key(found.configuration) is None:
+                break
+        assignment = tuple(sorted(self._gathered, key=lambda trial: trial.number))
+        self._gathered = []
+        self._n_of_round = (self._n_of_round + 1) % self._n_slots
+        return assignment
+
+    def give_back(self) -> None:
+        """Give the broker back what no slot was given."""
+        held = [] if self._held is None else [self._held]
+        for trial in reversed(self._gathered + held):  # the broker puts each before those that wait
+            self._broker.give_back(trial.number)
+        self._gathered, self._held = [], None
+
+    def _take(self) -> TrialSpec | NoTrial:
+        if self._held is None:
+            return self._ask()
+        held, self._held = self._held, None
+        return held
+
+    def _fits(self, trial: TrialSpec) -> bool:
+        key = self._stacking.key(trial.configuration)
+        return key is not None and key == self._stacking.key(self._gathered[0].configuration)
