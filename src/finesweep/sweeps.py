@@ -31,6 +31,7 @@ from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
+from finesweep.spec.stacking import stacking_key
 from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.views.live import PlainView
@@ -233,7 +234,7 @@ def _backend(
     if name == "inline" and slots is not None:
         show_one_device(slots)
     factory = _trainer_factory(spec, place, grid, provenance=provenance)
-    stacking = Stacking()  # which trials of this sweep may be trained as one computation
+    stacking = Stacking(spec.resources.stack, stacking_key(spec))
     if name == "inline":
         from finesweep.scheduling.inline import InlineBackend
 

@@ -54,6 +54,9 @@ class StackReporter(Protocol):
 class StackTrainer(Trainer, Protocol):
     """A trainer that can also train several trials as one computation."""
 
+    def can_stack(self, trials: Sequence[TrialSpec]) -> bool:
+        """Tell whether these, which the sweep takes to be alike, can be. May take as long as it needs."""
+
     def run_stack(self, trials: Sequence[TrialSpec], reporter: StackReporter) -> None:
         """Train one attempt of each. Lanes that have not ended when this raises are FAILED by the backend."""
 

@@ -50,6 +50,9 @@ class ScriptedStackTrainer(ScriptedTrainer):
     def __call__(self) -> ScriptedStackTrainer:
         return self
 
+    def can_stack(self, trials: Sequence[TrialSpec]) -> bool:
+        return True
+
     def run_stack(self, trials: Sequence[TrialSpec], reporter: StackReporter) -> None:
         numbers = [trial.number for trial in trials]
         for number in numbers:

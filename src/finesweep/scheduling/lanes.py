@@ -24,7 +24,7 @@ _log = logging.getLogger("finesweep.trial")
 
 def run_assignment(trainer: Trainer, trials: Sequence[TrialSpec], reporter: StackReporter, *, logs: Logs) -> None:
     """Train trials as one computation where the trainer can, else one after another."""
-    if len(trials) > 1 and isinstance(trainer, StackTrainer):
+    if len(trials) > 1 and isinstance(trainer, StackTrainer) and _can_stack(trainer, trials):
         _run_stack(trainer, trials, reporter, logs)
         return
     for trial in trials:
@@ -135,6 +135,15 @@ class StrictStack:
 
     def _word(self, number: int) -> Decision:
         return self._contracts[number].decision if number in self.not_ended else Decision.STOP
+
+
+def _can_stack(trainer: StackTrainer, trials: Sequence[TrialSpec]) -> bool:
+    """Ask the trainer. One that raises is not believed: by itself each trial will say what is wrong."""
+    try:
+        return trainer.can_stack(trials)
+    except Exception:
+        _log.exception("trials cannot be trained together")
+        return False
 
 
 def _run_stack(trainer: StackTrainer, trials: Sequence[TrialSpec], reporter: StackReporter, logs: Logs) -> None:
