@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,40 @@ def test_a_trainer_that_knows_no_stacks_trains_one_after_another(
     assert_whole(sweep, broker)
     assert states(sweep) == [TrialState.COMPLETE] * 4
     assert most_at_once(sweep.events) == 1
+
+
+@dataclass(frozen=True)
+class Unwilling(ScriptedStackTrainer):
+    """Finds out that these trials cannot be one computation."""
+
+    def __call__(self) -> Unwilling:
+        return self
+
+    def can_stack(self, trials: Sequence[TrialSpec]) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Puzzled(Unwilling):
+    def __call__(self) -> Puzzled:
+        return self
+
+    def can_stack(self, trials: Sequence[TrialSpec]) -> bool:
+        raise RuntimeError("no idea")
+
+
+@real
+@pytest.mark.parametrize("trainer", [Unwilling, Puzzled])
+def test_trials_that_turn_out_to_be_no_lanes_are_trained_one_after_another(
+    kind: str, make_real_backend: MakeBackend, make_sweep: MakeSweep, trainer: type[Unwilling]
+) -> None:
+    sweep = make_sweep(trials=4, pruner=NO_PRUNER)
+    broker = sweep.broker()
+    make_real_backend(kind, climbing, trainer=trainer).run(broker, no_tick)
+    assert_whole(sweep, broker)
+    assert states(sweep) == [TrialState.COMPLETE] * 4
+    assert most_at_once(sweep.events) == 1
+    assert stacks(sweep) == [[0], [1], [2], [3]]
 
 
 def test_two_slots_share_what_is_left(make_real_backend: MakeBackend, make_sweep: MakeSweep) -> None:
