@@ -150,6 +150,7 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., TransformersSwee
         parameters: Mapping[str, Any] | None = None,
         artifacts: Mapping[str, Any] | None = None,
         evaluation: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> TransformersSweep:
         files = {split: str(data_dir / f"{PREFIXES[task]}{split}.jsonl") for split in ("train", "validation")}
@@ -165,7 +166,7 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., TransformersSwee
                 "data": {**files, "max_length": 16, **(data or {})},
                 "training": {"learning_rate": 1e-3, "epochs": 2, "seed": 3, **training},
                 "budget": {"trials": 1},
-                "resources": {"devices": "cpu"},
+                "resources": {"devices": "cpu", **(resources or {})},
                 "artifacts": artifacts or {},
                 "evaluation": evaluation or {},
             }
