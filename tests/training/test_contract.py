@@ -61,6 +61,7 @@ def set_up(bench: Any, task: str, method: str, tiny_bert: Path, llama: Path) -> 
         task=task,
         objective={"metric": "loss", "direction": "minimize"},
         grid=Grid("examples", every=40, longest=1000),
+        resources={"feature_cache_gib": 0},  # whole models are looked at; test_features.py holds the others to them
         **METHODS[method],
     )
 

@@ -136,7 +136,8 @@ def test_the_frozen_part_runs_without_dropout_and_the_rest_with(bench: Any) -> N
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(watch)
     try:
-        bench(method="feature-extraction", unfrozen_layers=1).run(epochs=1)
+        resources = {"feature_cache_gib": 0}
+        bench(method="feature-extraction", unfrozen_layers=1, resources=resources).run(epochs=1)
     finally:
         handle.remove()
     assert modes == {"frozen": {False}, "trained": {True}}

@@ -55,3 +55,15 @@ def test_training_in_half_precision_is_worth_a_word(files: Files, dtype: str) ->
     half = [f"model.dtype={dtype}", "training.bf16=false"]
     assert any(f"weights of {dtype} are trained as they are" in note for note in files.notes(*half))
     assert files.notes(*half, *ONLY_LORA) == []
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pooling_is_for_tasks_that_answer_once_a_row(files: Files, pooling: str) -> None:
+    generative = ("task=causal-lm", "study.objective.metric=loss", "study.objective.direction=minimize")
+    assert not any("pooling" in fault for fault in files.faults(f"training.pooling={pooling}"))
+    assert not any("pooling" in fault for fault in files.faults(*generative, "training.pooling=model"))
+    (fault,) = [fault for fault in files.faults(*generative, f"training.pooling={pooling}") if "pooling" in fault]
+    assert f"training.pooling: task causal-lm reads the state of every token, not one vector ({pooling})" in fault
+    searched = f"study.parameters.pooling={{type: categorical, choices: [model, {pooling}]}}"
+    (fault,) = [fault for fault in files.faults(*generative, searched) if "pooling" in fault]
+    assert "parameters.pooling: task causal-lm" in fault
