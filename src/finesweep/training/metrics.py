@@ -13,19 +13,28 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 from scipy.stats import spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 Array = np.ndarray[Any, Any]
 
 
 def classification_metrics(statistics: Array, labels: Array) -> Mapping[str, float]:
-    """Score `statistics`: (rows, [negative log likelihood, *logits]) against `labels`: (rows,)."""
+    """Score `statistics`: (rows, [negative log likelihood, *logits]) against `labels`: (rows,), classes from 0.
+
+    The numbers are scikit-learn's: the macro F1 is that of the classes that are in the rows or predicted, and a
+    correlation (mcc) that is 0 / 0 is 0. From one table of counts they cost a hundredth of its checks.
+    """
     predicted = statistics[:, 1:].argmax(axis=-1)
+    n_classes = max(statistics.shape[1] - 1, int(labels.max()) + 1)
+    pairs = np.bincount(labels.astype(np.int64) * n_classes + predicted, minlength=n_classes**2)
+    confusion = pairs.reshape(n_classes, n_classes).astype(np.float64)  # (class, predicted class)
+    n_right, n_labels, n_predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)  # (classes,)
+    n_either = n_labels + n_predicted
+    is_met = n_either > 0
     return {
         "loss": float(statistics[:, 0].mean(dtype=np.float64)),
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        "mcc": float(matthews_corrcoef(labels, predicted)),
+        "accuracy": float(n_right.sum() / len(labels)),
+        "macro_f1": float((2 * n_right[is_met] / n_either[is_met]).mean()),
+        "mcc": _matthews(n_right, n_labels, n_predicted),
     }
 
 
@@ -83,6 +92,14 @@ def label_probabilities(statistics: Array) -> Array:
     """Turn (rows, [loss, *logits]) into the probability of each label: (rows, classes)."""
     probabilities: Array = expit(statistics[:, 1:].astype(np.float64))
     return probabilities
+
+
+def _matthews(n_right: Array, n_labels: Array, n_predicted: Array) -> float:
+    """Correlate labels and predictions from counts by class; 0 where that is 0 / 0. (Gorodkin 2004.)"""
+    n_rows = n_labels.sum()
+    both = n_right.sum() * n_rows - n_labels @ n_predicted
+    spread = (n_rows**2 - n_predicted @ n_predicted) * (n_rows**2 - n_labels @ n_labels)
+    return float(both / np.sqrt(spread)) if spread else 0.0
 
 
 def _f1(right: Array, wrong: Array) -> Array:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from finesweep.spec.sweep import METRICS
 from finesweep.training.metrics import (
@@ -27,6 +34,23 @@ def test_classification() -> None:
     logits = [[2, 1, 0], [0, 1, 0], [0, 3, 1], [0, 1, 2]]
     metrics = classification_metrics(scored(logits, [0.1, 0.3, 2.0, 0.4]), np.array([0, 1, 2, 2]))
     assert metrics == pytest.approx({"loss": 0.7, "accuracy": 0.75, "macro_f1": 7 / 9, "mcc": 0.7})
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")  # scikit-learn's, of rows of one class
+@pytest.mark.parametrize("seed", range(60))
+def test_classification_is_scored_exactly_as_by_scikit_learn(seed: int) -> None:
+    """Few and many rows, classes that are never met or never predicted, rows of one class, good and bad models."""
+    draw = np.random.default_rng(seed)
+    n_rows, n_classes = int(draw.choice([1, 2, 7, 250, 3000])), int(draw.integers(2, 12))
+    labels = draw.integers(0, draw.integers(1, n_classes, endpoint=True), size=n_rows)
+    logits = draw.normal(size=(n_rows, n_classes))
+    logits[np.arange(n_rows), labels] += draw.choice([-3, 0, 1, 9])
+    logits[:, draw.integers(n_classes)] -= draw.choice([0, 99])
+    metrics = classification_metrics(scored(logits, np.ones(n_rows)), labels)
+    predicted = scored(logits, np.ones(n_rows))[:, 1:].argmax(axis=-1)
+    assert metrics["accuracy"] == accuracy_score(labels, predicted)
+    assert metrics["macro_f1"] == f1_score(labels, predicted, average="macro", zero_division=0)
+    assert metrics["mcc"] == matthews_corrcoef(labels, predicted)
 
 
 def test_labels_of_a_row_are_judged_one_by_one_and_together() -> None:
