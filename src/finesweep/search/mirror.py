@@ -24,7 +24,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 
 from finesweep.errors import ResultsError
-from finesweep.search.mirrored_rows import NumbersTaken, count_trials, insert_trials
+from finesweep.search.mirrored_rows import NumbersTakenError, count_trials, insert_trials
 
 TRIALS_AT_ONCE = 16  # in a transaction: some milliseconds for which other writers of an SQLite file wait
 
@@ -131,7 +131,7 @@ class OptunaMirror:
             batch = trials[first : first + TRIALS_AT_ONCE]
             try:
                 ids = insert_trials(self._storage, self._study_id, batch)
-            except NumbersTaken as error:
+            except NumbersTakenError as error:
                 raise self._not_ours() from error
             self._n_copied += len(batch)
             pairs = zip(batch, ids, strict=True)

@@ -1,7 +1,7 @@
 """Whole trials as rows of Optuna's tables, many in one transaction, made of Optuna's own mapped classes.
 
-In: an RDBStorage, a study's id there, trials. Out: the rows that its own `create_new_trial` would write, at a fortieth of
-the cost, since nothing is looked up in between. A test holds both ways to the same rows in every table.
+In: an RDBStorage, a study's id there, trials. Out: the rows that its own `create_new_trial` would write, at a small
+part of the cost, since nothing is looked up in between. A test holds both ways to the same rows in every table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def count_trials(storage: RDBStorage, study_id: int) -> int:
 def insert_trials(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -> list[int]:
     """Insert trials that follow each other and the study's last one; give their ids.
 
-    Raises NumbersTaken, and writes nothing, unless the study holds as many trials as the first one's number.
+    Raises NumbersTakenError, and writes nothing, unless the study holds as many trials as the first one's number.
     """
     parts = [list(_parts(trial)) for trial in trials]  # made before the transaction, which holds up other writers
     heads = [_head(study_id, trial) for trial in trials]
@@ -37,7 +37,7 @@ def insert_trials(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTri
         session.add_all(heads)
         session.flush()
         if heads and heads[0].count_past_trials(session) != trials[0].number:
-            raise NumbersTaken(f"trial {trials[0].number} of the study is not the next one")
+            raise NumbersTakenError(f"trial {trials[0].number} of the study is not the next one")
         ids = [int(head.trial_id) for head in heads]
         for trial_id, rows in zip(ids, parts, strict=True):
             for row in rows:
@@ -46,7 +46,7 @@ def insert_trials(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTri
     return ids
 
 
-class NumbersTaken(Exception):
+class NumbersTakenError(Exception):
     """Somebody else has written trials into the study."""
 
 

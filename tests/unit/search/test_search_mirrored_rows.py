@@ -21,7 +21,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from finesweep.search.mirrored_rows import NumbersTaken, count_trials, insert_trials
+from finesweep.search.mirrored_rows import NumbersTakenError, count_trials, insert_trials
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-5, 1e-1, log=True),
@@ -115,7 +115,7 @@ def test_a_number_that_is_not_the_next_is_refused_and_nothing_written(storages: 
     insert_trials(storage, study_id, trials[:2])
     before = tables(storage)
     for wrong in (trials[1:3], trials[3:]):
-        with pytest.raises(NumbersTaken):
+        with pytest.raises(NumbersTakenError):
             insert_trials(storage, study_id, wrong)
     assert tables(storage) == before
     assert insert_trials(storage, study_id, []) == []
