@@ -1,11 +1,14 @@
-"""How each event changes the tables. Every event may come twice: the second time changes nothing.
+"""How events change the tables. Every event may come twice: the second time changes nothing.
 
-Works inside the transaction it is given.
+Works inside the transaction it is given. Statements are made once, and events of one kind that follow each other, as
+the reports of a stack do, are stored by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,188 +30,263 @@ from finesweep.results.schema import artifacts, attempts, reports, sweeps, trial
 from finesweep.results.values import metrics_to_json
 
 
-def record(connection: sa.Connection, sweep_id: int, event: Event, *, now_s: float) -> None:
-    """Store an event of a sweep. Raises ResultsError for a trial that was never suggested."""
-    match event:
-        case TrialSuggested():
-            _suggested(connection, sweep_id, event)
-        case AttemptStarted():
-            _attempt_started(connection, sweep_id, event, now_s)
-        case AttemptDescribed():
-            _attempt_described(connection, sweep_id, event)
-        case Reported():
-            _reported(connection, sweep_id, event, now_s)
-        case AttemptEnded():
-            _attempt_ended(connection, sweep_id, event, now_s)
-        case TrialFinished():
-            _finished(connection, sweep_id, event, now_s)
-        case TrialInterrupted():
-            _interrupted(connection, sweep_id, event)
+def record(connection: sa.Connection, sweep_id: int, events: Sequence[Event], *, now_s: float) -> None:
+    """Store events of a sweep in their order. Raises ResultsError for a trial that was never suggested."""
+    sweep = _Sweep(connection, sweep_id, now_s)
+    sweep.read_trials({event.number for event in events if not isinstance(event, TrialSuggested)})
+    for kind, alike in groupby(events, key=type):
+        _HANDLERS[kind](sweep, list(alike))
 
 
-def _suggested(connection: sa.Connection, sweep_id: int, event: TrialSuggested) -> None:
-    is_new = _insert_new(
-        connection,
-        trials,
-        sweep_id=sweep_id,
-        number=event.number,
-        state=TrialState.WAITING,
-        source=event.source,
-        configuration=event.configuration,
-        parameters=event.parameters,
-        distributions=event.distributions,
-        attributes=event.attributes,
-        twin_of=event.twin_of,
-        facts={},
-        examples_seen=0,
-    )
-    if is_new:
-        _keep_study_attributes(connection, sweep_id, event.study_attributes)
+@dataclass(slots=True)
+class _Trial:
+    """What is stored of a trial and decides what an event changes."""
+
+    state: TrialState
+    started_at: float | None
+    examples_seen: int
+    attributes: Mapping[str, Any]
 
 
-def _attempt_started(connection: sa.Connection, sweep_id: int, event: AttemptStarted, now_s: float) -> None:
-    trial = _trial(connection, sweep_id, event.number)
-    is_new = _insert_new(
-        connection,
-        attempts,
-        sweep_id=sweep_id,
-        number=event.number,
-        attempt=event.attempt,
-        started_at=now_s,
-        facts={},
-    )
-    if is_new and not TrialState(trial.state).is_final:
-        started_at = now_s if trial.started_at is None else trial.started_at
-        _update_trial(connection, sweep_id, event.number, state=TrialState.RUNNING, started_at=started_at)
+@dataclass(slots=True)
+class _Sweep:
+    """A sweep within a transaction, with the trials that its events are about."""
+
+    connection: sa.Connection
+    sweep_id: int
+    now_s: float
+    trials: dict[int, _Trial] = field(default_factory=dict)
+
+    def read_trials(self, numbers: set[int]) -> None:
+        if len(numbers) == 1:  # a statement without a list of varying length need not be written anew
+            [number] = numbers
+            rows = self.connection.execute(_SELECT_TRIAL, {"of_sweep": self.sweep_id, "of_number": number})
+        elif numbers:
+            rows = self.connection.execute(_SELECT_TRIALS, {"of_sweep": self.sweep_id, "of_numbers": list(numbers)})
+        else:
+            return
+        for number, state, *rest in rows:
+            self.trials[number] = _Trial(TrialState(state), *rest)
+
+    def trial(self, number: int) -> _Trial:
+        if number not in self.trials:
+            raise ResultsError(f"trial {number} was never suggested in this sweep. Tell TrialSuggested first.")
+        return self.trials[number]
+
+    def update_trial(self, number: int, **values: Any) -> None:
+        self.connection.execute(_UPDATE_TRIAL, {"of_sweep": self.sweep_id, "of_number": number, **values})
+
+    def update_trials(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Update the same columns of several trials."""
+        given = [{"of_sweep": self.sweep_id, "of_number": number, **values} for number, values in rows]
+        if given:
+            self.connection.execute(_UPDATE_TRIAL, given)
+
+    def attempt(self, number: int, attempt: int) -> sa.Row[Any, Any]:
+        where = {"of_sweep": self.sweep_id, "of_number": number, "of_attempt": attempt}
+        row = self.connection.execute(_SELECT_ATTEMPT, where).first()
+        if row is None:
+            raise ResultsError(f"attempt {attempt} of trial {number} was never started. Tell AttemptStarted first.")
+        return row
+
+    def update_attempt(self, number: int, attempt: int, **values: Any) -> None:
+        where = {"of_sweep": self.sweep_id, "of_number": number, "of_attempt": attempt}
+        self.connection.execute(_UPDATE_ATTEMPT, {**where, **values})
+
+    def insert_new(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+        """Insert the rows whose key is not there; give these keys, without the sweep's."""
+        if not rows:
+            return set()
+        statement = _INSERT_NEW[self.connection.dialect.name, table.name]
+        given = [{"sweep_id": self.sweep_id, **row} for row in rows]
+        return {tuple(key) for key in self.connection.execute(statement, given if len(given) > 1 else given[0])}
+
+    def keep_study_attributes(self, attributes: Mapping[str, Any]) -> None:
+        where = {"of_sweep": self.sweep_id}
+        known = self.connection.execute(_SELECT_STUDY_ATTRIBUTES, where).scalar_one()
+        if any(key not in known or known[key] != value for key, value in attributes.items()):
+            self.connection.execute(_UPDATE_SWEEP, {**where, "study_attributes": {**known, **attributes}})
 
 
-def _attempt_described(connection: sa.Connection, sweep_id: int, event: AttemptDescribed) -> None:
-    trial = _trial(connection, sweep_id, event.number)
-    attempt = _attempt(connection, sweep_id, event.number, event.attempt)
-    if attempt.ended_at is None:
-        _update_attempt(connection, attempt, facts={**attempt.facts, **event.facts})
-        _update_trial(connection, sweep_id, event.number, facts={**trial.facts, **event.facts})
+def _suggested(sweep: _Sweep, events: Sequence[TrialSuggested]) -> None:
+    rows = [
+        {
+            "number": event.number,
+            "state": TrialState.WAITING,
+            "source": event.source,
+            "configuration": event.configuration,
+            "parameters": event.parameters,
+            "distributions": event.distributions,
+            "attributes": event.attributes,
+            "twin_of": event.twin_of,
+            "facts": {},
+            "examples_seen": 0,
+        }
+        for event in events
+    ]
+    new = sweep.insert_new(trials, rows)
+    sweep.read_trials({event.number for event in events} - sweep.trials.keys())
+    for event in events:
+        if (event.number,) in new:
+            sweep.keep_study_attributes(event.study_attributes)
 
 
-def _reported(connection: sa.Connection, sweep_id: int, event: Reported, now_s: float) -> None:
-    trial = _trial(connection, sweep_id, event.number)
-    if TrialState(trial.state).is_final:
-        return
-    report = event.report
-    is_new = _insert_new(
-        connection,
-        reports,
-        sweep_id=sweep_id,
-        number=event.number,
-        step=report.step,
-        attempt=event.attempt,
-        examples_seen=report.examples_seen,
-        final=report.final,
-        decision=event.decision,
-        metrics=metrics_to_json(report.metrics),
-        reported_at=now_s,
-    )
-    if is_new:
-        _update_trial(
-            connection,
-            sweep_id,
+def _attempt_started(sweep: _Sweep, events: Sequence[AttemptStarted]) -> None:
+    known = {event.number: sweep.trial(event.number) for event in events}
+    rows = [
+        {"number": event.number, "attempt": event.attempt, "started_at": sweep.now_s, "facts": {}} for event in events
+    ]
+    for number, _ in sorted(sweep.insert_new(attempts, rows)):
+        trial = known[number]
+        if not trial.state.is_final:
+            trial.state = TrialState.RUNNING
+            trial.started_at = sweep.now_s if trial.started_at is None else trial.started_at
+            sweep.update_trial(number, state=trial.state, started_at=trial.started_at)
+
+
+def _attempt_described(sweep: _Sweep, events: Sequence[AttemptDescribed]) -> None:
+    for event in events:
+        sweep.trial(event.number)
+        attempt = sweep.attempt(event.number, event.attempt)
+        if attempt.ended_at is None:
+            sweep.update_attempt(event.number, event.attempt, facts={**attempt.facts, **event.facts})
+            where = {"of_sweep": sweep.sweep_id, "of_number": event.number}
+            known = sweep.connection.execute(_SELECT_FACTS, where).scalar_one()
+            sweep.update_trial(event.number, facts={**known, **event.facts})
+
+
+def _reported(sweep: _Sweep, events: Sequence[Reported]) -> None:
+    taken = [event for event in events if not sweep.trial(event.number).state.is_final]
+    rows = [
+        {
+            "number": event.number,
+            "step": event.report.step,
+            "attempt": event.attempt,
+            "examples_seen": event.report.examples_seen,
+            "final": event.report.final,
+            "decision": event.decision,
+            "metrics": metrics_to_json(event.report.metrics),
+            "reported_at": sweep.now_s,
+        }
+        for event in taken
+    ]
+    new = sweep.insert_new(reports, rows)
+    further, noted = set(), set()
+    for event in taken:
+        if (event.number, event.report.step) not in new:
+            continue
+        trial = sweep.trial(event.number)
+        further.add(event.number)
+        trial.examples_seen = max(trial.examples_seen, event.report.examples_seen)
+        attributes = {**trial.attributes, **event.attributes}
+        if attributes != trial.attributes:  # JSON that did not change is not written again
+            trial.attributes = attributes
+            noted.add(event.number)
+    sweep.update_trials((number, {"examples_seen": sweep.trial(number).examples_seen}) for number in sorted(further))
+    sweep.update_trials((number, {"attributes": sweep.trial(number).attributes}) for number in sorted(noted))
+
+
+def _attempt_ended(sweep: _Sweep, events: Sequence[AttemptEnded]) -> None:
+    for event in events:
+        if sweep.attempt(event.number, event.attempt).ended_at is not None:
+            continue
+        result = event.result
+        sweep.update_attempt(
             event.number,
-            examples_seen=max(trial.examples_seen, report.examples_seen),
-            attributes={**trial.attributes, **event.attributes},
+            event.attempt,
+            ending=result.ending,
+            reason=result.reason,
+            traceback=result.traceback,
+            ended_at=sweep.now_s,
+        )
+        key = {"number": event.number, "attempt": event.attempt}
+        files = result.artifacts.items()
+        sweep.insert_new(
+            artifacts, [{**key, "kind": kind, "path": path, "created_at": sweep.now_s} for kind, path in files]
         )
 
 
-def _attempt_ended(connection: sa.Connection, sweep_id: int, event: AttemptEnded, now_s: float) -> None:
-    attempt = _attempt(connection, sweep_id, event.number, event.attempt)
-    if attempt.ended_at is not None:
-        return
-    result = event.result
-    _update_attempt(
-        connection, attempt, ending=result.ending, reason=result.reason, traceback=result.traceback, ended_at=now_s
-    )
-    for kind, path in result.artifacts.items():
-        _insert_new(
-            connection,
-            artifacts,
-            sweep_id=sweep_id,
-            number=event.number,
-            attempt=event.attempt,
-            kind=kind,
-            path=path,
-            created_at=now_s,
+def _finished(sweep: _Sweep, events: Sequence[TrialFinished]) -> None:
+    for event in events:
+        trial = sweep.trial(event.number)
+        if trial.state.is_final:
+            continue
+        trial.state = event.state
+        attributes = {**trial.attributes, **event.attributes}
+        changed = {"attributes": attributes} if attributes != trial.attributes else {}
+        sweep.update_trial(
+            event.number,
+            state=event.state,
+            reason=event.reason,
+            value=event.value,
+            value_step=event.value_step,
+            reused_from=event.reused_from,
+            finished_at=sweep.now_s,
+            **changed,
         )
+        sweep.keep_study_attributes(event.study_attributes)
 
 
-def _finished(connection: sa.Connection, sweep_id: int, event: TrialFinished, now_s: float) -> None:
-    trial = _trial(connection, sweep_id, event.number)
-    if TrialState(trial.state).is_final:
-        return
-    _update_trial(
-        connection,
-        sweep_id,
-        event.number,
-        state=event.state,
-        reason=event.reason,
-        value=event.value,
-        value_step=event.value_step,
-        reused_from=event.reused_from,
-        attributes={**trial.attributes, **event.attributes},
-        finished_at=now_s,
-    )
-    _keep_study_attributes(connection, sweep_id, event.study_attributes)
+def _interrupted(sweep: _Sweep, events: Sequence[TrialInterrupted]) -> None:
+    for event in events:
+        trial = sweep.trial(event.number)
+        if not trial.state.is_final and not _is_last_attempt_open(sweep, event.number):
+            trial.state = TrialState.INTERRUPTED
+            sweep.update_trial(event.number, state=trial.state)
 
 
-def _interrupted(connection: sa.Connection, sweep_id: int, event: TrialInterrupted) -> None:
-    trial = _trial(connection, sweep_id, event.number)
-    if TrialState(trial.state).is_final or _is_last_attempt_open(connection, sweep_id, event.number):
-        return
-    _update_trial(connection, sweep_id, event.number, state=TrialState.INTERRUPTED)
-
-
-def _is_last_attempt_open(connection: sa.Connection, sweep_id: int, number: int) -> bool:
+def _is_last_attempt_open(sweep: _Sweep, number: int) -> bool:
     """Tell whether a trial was begun again since: then an interruption told twice is an old one."""
-    last = connection.execute(
-        sa.select(attempts.c.ended_at)
-        .where(attempts.c.sweep_id == sweep_id, attempts.c.number == number)
-        .order_by(attempts.c.attempt.desc())
-        .limit(1)
-    ).first()
+    last = sweep.connection.execute(_SELECT_LAST_END, {"of_sweep": sweep.sweep_id, "of_number": number}).first()
     return last is not None and last.ended_at is None
 
 
-def _trial(connection: sa.Connection, sweep_id: int, number: int) -> sa.Row[Any]:
-    row = connection.execute(sa.select(trials).where(trials.c.sweep_id == sweep_id, trials.c.number == number)).first()
-    if row is None:
-        raise ResultsError(f"trial {number} was never suggested in this sweep. Tell TrialSuggested first.")
-    return row
+_HANDLERS: Mapping[type, Callable[[_Sweep, Any], None]] = {
+    TrialSuggested: _suggested,
+    AttemptStarted: _attempt_started,
+    AttemptDescribed: _attempt_described,
+    Reported: _reported,
+    AttemptEnded: _attempt_ended,
+    TrialFinished: _finished,
+    TrialInterrupted: _interrupted,
+}
 
 
-def _attempt(connection: sa.Connection, sweep_id: int, number: int, attempt: int) -> sa.Row[Any]:
-    where = (attempts.c.sweep_id == sweep_id, attempts.c.number == number, attempts.c.attempt == attempt)
-    row = connection.execute(sa.select(attempts).where(*where)).first()
-    if row is None:
-        raise ResultsError(f"attempt {attempt} of trial {number} was never started. Tell AttemptStarted first.")
-    return row
+# --- statements: to make one takes four times as long as to execute it again ------------------------------------
+
+_OF_SWEEP: sa.BindParameter[int] = sa.bindparam("of_sweep")
+_OF_NUMBER: sa.BindParameter[int] = sa.bindparam("of_number")
+_OF_ATTEMPT: sa.BindParameter[int] = sa.bindparam("of_attempt")
+_THIS_TRIAL = (trials.c.sweep_id == _OF_SWEEP, trials.c.number == _OF_NUMBER)
+_ITS_ATTEMPTS = (attempts.c.sweep_id == _OF_SWEEP, attempts.c.number == _OF_NUMBER)
+_THIS_ATTEMPT = (*_ITS_ATTEMPTS, attempts.c.attempt == _OF_ATTEMPT)
+_THIS_SWEEP = sweeps.c.id == _OF_SWEEP
+
+_TRIALS = sa.select(trials.c.number, trials.c.state, trials.c.started_at, trials.c.examples_seen, trials.c.attributes)
+_SELECT_TRIAL = _TRIALS.where(*_THIS_TRIAL)
+_SELECT_TRIALS = _TRIALS.where(
+    trials.c.sweep_id == _OF_SWEEP, trials.c.number.in_(sa.bindparam("of_numbers", expanding=True))
+)
+_SELECT_FACTS = sa.select(trials.c.facts).where(*_THIS_TRIAL)
+_SELECT_ATTEMPT = sa.select(attempts.c.ended_at, attempts.c.facts).where(*_THIS_ATTEMPT)
+_SELECT_LAST_END = (
+    sa.select(attempts.c.ended_at).where(*_ITS_ATTEMPTS).order_by(attempts.c.attempt.desc()).limit(sa.literal(1))
+)
+_SELECT_STUDY_ATTRIBUTES = sa.select(sweeps.c.study_attributes).where(_THIS_SWEEP)
+
+_UPDATE_TRIAL = sa.update(trials).where(*_THIS_TRIAL)  # which columns are set is given with the values
+_UPDATE_ATTEMPT = sa.update(attempts).where(*_THIS_ATTEMPT)
+_UPDATE_SWEEP = sa.update(sweeps).where(_THIS_SWEEP)
 
 
-def _update_trial(connection: sa.Connection, sweep_id: int, number: int, **values: Any) -> None:
-    connection.execute(sa.update(trials).where(trials.c.sweep_id == sweep_id, trials.c.number == number).values(values))
+def _insert_new(insert: Callable[[sa.Table], Any], table: sa.Table) -> sa.Insert:  # Any: the dialects' own Inserts
+    key = [column for column in table.primary_key.columns if column.name != "sweep_id"]
+    statement: sa.Insert = insert(table).on_conflict_do_nothing().returning(*key)  # not every driver counts rows
+    return statement
 
 
-def _update_attempt(connection: sa.Connection, row: sa.Row[Any], **values: Any) -> None:
-    key = (attempts.c.sweep_id == row.sweep_id, attempts.c.number == row.number, attempts.c.attempt == row.attempt)
-    connection.execute(sa.update(attempts).where(*key).values(values))
-
-
-def _keep_study_attributes(connection: sa.Connection, sweep_id: int, attributes: Mapping[str, Any]) -> None:
-    own = sweeps.c.id == sweep_id
-    known = connection.execute(sa.select(sweeps.c.study_attributes).where(own)).scalar_one()
-    if any(key not in known or known[key] != value for key, value in attributes.items()):
-        connection.execute(sa.update(sweeps).where(own).values(study_attributes={**known, **attributes}))
-
-
-def _insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
-    """Insert a row unless its key is there. Tell whether it was inserted."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values(values).on_conflict_do_nothing().returning(sa.literal(1))
-    return connection.execute(statement).first() is not None  # not every driver counts the rows of an insert
+_INSERT_NEW = {
+    (dialect, table.name): _insert_new(insert, table)
+    for dialect, insert in {"sqlite": sqlite.insert, "postgresql": postgresql.insert}.items()
+    for table in (trials, attempts, reports, artifacts)
+}

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from finesweep.errors import ResultsError
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 NUMBER_KEY = "$number"  # {"$number": "nan"}: told apart from the word "nan", which may be a category
 
 
@@ -39,7 +40,7 @@ class PlainText(sa.TypeDecorator[str]):
 
 def to_json(value: Any) -> str:
     """Write a JSON value. Raises ResultsError for anything else, saying where in it."""
-    return json.dumps(_tagged(value, "value"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(_tagged(value, "value"))
 
 
 def from_json(text: str) -> Any:
@@ -49,9 +50,10 @@ def from_json(text: str) -> Any:
 
 def metrics_to_json(metrics: Mapping[str, float]) -> str:
     """Write metrics with non-finite values as the strings "nan", "inf" and "-inf"."""
-    return to_json(
-        {name: float(value) if math.isfinite(value) else str(float(value)) for name, value in metrics.items()}
-    )
+    numbers = {
+        plain_text(name): float(value) if math.isfinite(value) else str(float(value)) for name, value in metrics.items()
+    }
+    return _ENCODER.encode(numbers)
 
 
 def metrics_from_json(text: str) -> dict[str, float]:

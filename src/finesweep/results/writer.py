@@ -212,8 +212,7 @@ class ResultsWriter:
         def listen(events: Sequence[Event]) -> None:
             with self._transaction() as connection:
                 _refuse_if_replaced(connection.execute(holder).first(), name, epoch)
-                for event in events:
-                    record(connection, sweep_id, event, now_s=self._clock())
+                record(connection, sweep_id, events, now_s=self._clock())
 
         return listen
 

@@ -1,26 +1,34 @@
 """Optuna's own tables in the results database: a copy of the broker's study, for optuna.load_study and its dashboard.
 
 Our events are the truth and go first; the copy follows trial by trial, and is complete whenever a sweep pauses or
-ends. Inserting a finished trial whole costs a quarter of writing it as it grows.
+ends. Finished trials are inserted whole, some in a transaction.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import takewhile
 from typing import ParamSpec, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 
 from finesweep.errors import ResultsError
+from finesweep.search.mirrored_rows import NumbersTakenError, count_trials, insert_trials
+
+TRIALS_AT_ONCE = 16  # in a transaction: some milliseconds for which other writers of an SQLite file wait
+
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +49,10 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class OptunaMirror:
-    """Copies a study's trials into an RDB, in the order of their numbers. Its failures are ResultsErrors."""
+    """Copies a study's trials into an RDB, in the order of their numbers. Its failures are ResultsErrors.
+
+    While the sweep runs a thread of its own copies, so that no report waits for it.
+    """
 
     @_translated
     def __init__(self, url: str, study: Study) -> None:
@@ -54,48 +65,85 @@ class OptunaMirror:
             load_if_exists=True,
         )
         self._study_id = self._storage.get_study_id_from_name(copy.study_name)
-        self._unfinished = {t.number: t._trial_id for t in copy.get_trials(deepcopy=False) if not t.state.is_finished()}
-        self._n_copied = len(copy.get_trials(deepcopy=False))
-        if self._n_copied > len(study.get_trials(deepcopy=False)):
+        self._turns: deque[Future[None]] = deque()  # of the thread; the first may be at work or have failed
+        self._copying: ThreadPoolExecutor | None = None
+        self._is_closed = False
+        self._n_copied = count_trials(self._storage, self._study_id)
+        if self._n_copied > len(self._trials()):
             self.close()
-            raise ResultsError(
-                f"Optuna's tables already hold a study named {study.study_name!r} with trials that this sweep does not "
-                "have. Give the sweep another --name, or delete that study: optuna delete-study --study-name "
-                f"{study.study_name} --storage URL."
-            )
+            raise self._not_ours()
+        unfinished = self._storage.get_all_trials(self._study_id, deepcopy=False, states=_UNFINISHED)
+        self._unfinished = {trial.number: trial._trial_id for trial in unfinished}
 
-    @_translated
     def follow(self) -> None:
-        """Copy the finished trials before which none is unfinished."""
-        self._update_unfinished()
-        trials = self._study.get_trials(deepcopy=False)
-        while self._n_copied < len(trials) and trials[self._n_copied].state.is_finished():
-            self._insert(trials[self._n_copied])
+        """Have the finished trials before which none is unfinished copied. Raises what earlier copying failed with."""
+        if self._copying is None:
+            self._copying = ThreadPoolExecutor(max_workers=1, thread_name_prefix="optuna-mirror")
+        while self._turns and self._turns[0].done():
+            self._turns.popleft().result()
+        if len(self._turns) < 2:  # one that is at work may already have looked; the next one has not
+            self._turns.append(self._copying.submit(self._copy_finished))
 
-    @_translated
+    def wait(self) -> None:
+        """Wait until what was to be copied is. Raises what that failed with."""
+        while self._turns:
+            self._turns.popleft().result()
+
     def complete(self) -> None:
-        """Copy everything, trials that are to be resumed as RUNNING."""
-        self._update_unfinished()
-        for trial in self._study.get_trials(deepcopy=False)[self._n_copied :]:
-            self._insert(trial)
-        for key, value in self._study._storage.get_study_system_attrs(self._study._study_id).items():
-            self._storage.set_study_system_attr(self._study_id, key, value)
+        """Copy everything before returning, trials that are to be resumed as RUNNING. The study must stand still."""
+        self.wait()
+        self._copy_rest()
 
     def close(self) -> None:
+        """End copying after the transaction that is under way, and wait for that."""
+        self._is_closed = True
+        if self._copying is not None:
+            self._copying.shutdown(cancel_futures=True)
         _close(self._storage)
 
-    def _insert(self, trial: FrozenTrial) -> None:
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
-        self._n_copied += 1
-        if not trial.state.is_finished():
-            self._unfinished[trial.number] = trial_id
+    # --- copying: by the thread, or while it has nothing to do --------------------------------------------------
 
-    def _update_unfinished(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
+    @_translated
+    def _copy_finished(self) -> None:
+        trials = self._trials()
+        self._update_unfinished(trials, also_running=False)
+        self._insert(list(takewhile(lambda trial: trial.state.is_finished(), trials[self._n_copied :])))
+        self._storage.remove_session()
+
+    @_translated
+    def _copy_rest(self) -> None:
+        trials = self._trials()
+        self._update_unfinished(trials, also_running=True)
+        self._insert(trials[self._n_copied :])
+        stored = self._storage.get_study_system_attrs(self._study_id)
+        for key, value in self._study._storage.get_study_system_attrs(self._study._study_id).items():
+            if key not in stored or stored[key] != value:
+                self._storage.set_study_system_attr(self._study_id, key, value)
+
+    def _trials(self) -> list[FrozenTrial]:
+        """List the study's trials as they are now; what they hold is replaced, never changed."""
+        return self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
+
+    def _insert(self, trials: Sequence[FrozenTrial]) -> None:
+        for first in range(0, len(trials), TRIALS_AT_ONCE):
+            if self._is_closed:
+                return
+            batch = trials[first : first + TRIALS_AT_ONCE]
+            try:
+                ids = insert_trials(self._storage, self._study_id, batch)
+            except NumbersTakenError as error:
+                raise self._not_ours() from error
+            self._n_copied += len(batch)
+            pairs = zip(batch, ids, strict=True)
+            self._unfinished |= {trial.number: trial_id for trial, trial_id in pairs if not trial.state.is_finished()}
+
+    def _update_unfinished(self, trials: Sequence[FrozenTrial], *, also_running: bool) -> None:
         for number, trial_id in list(self._unfinished.items()):
-            self._update(trial_id, trials[number])
-            if trials[number].state.is_finished():
-                self._storage.set_trial_state_values(trial_id, trials[number].state, trials[number].values)
+            trial = trials[number]
+            if also_running or trial.state.is_finished():
+                self._update(trial_id, trial)
+            if trial.state.is_finished():
+                self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
                 del self._unfinished[number]
 
     def _update(self, trial_id: int, trial: FrozenTrial) -> None:
@@ -109,6 +157,13 @@ class OptunaMirror:
         for key, item in trial.system_attrs.items():
             if stored.system_attrs.get(key) != item:
                 self._storage.set_trial_system_attr(trial_id, key, item)
+
+    def _not_ours(self) -> ResultsError:
+        return ResultsError(
+            f"Optuna's tables hold a study named {self._study.study_name!r} with trials that this sweep does not "
+            "have. Give the sweep another --name, or delete that study: optuna delete-study --study-name "
+            f"{self._study.study_name} --storage URL."
+        )
 
 
 def holds_study(url: str, name: str) -> bool:

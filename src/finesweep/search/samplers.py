@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from optuna.exceptions import ExperimentalWarning
@@ -20,8 +21,16 @@ from optuna.samplers import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from finesweep.search.memory import Bound, BoundedSampler
 from finesweep.search.space import grid_values
 from finesweep.spec.study import StudySpec
+
+# TPE takes for good a tenth of the trials, 25 at most: these are among the best 50 of all trials, whatever is forgotten.
+# What the others were like is told by the latest. An ask takes 6 ms at 100 trials, 9 from 500 on; unbounded it took 35
+# at 3,000 and 110 at 10,000.
+TPE_BOUND = Bound(n_best=50, n_latest=450, states=(TrialState.COMPLETE, TrialState.PRUNED))
+# A Gaussian process costs the cube of what it has seen.
+GP_BOUND = Bound(n_best=50, n_latest=150, states=(TrialState.COMPLETE,))
 
 
 def make_sampler(study: StudySpec, *, n_trials_before: int) -> BaseSampler:
@@ -47,16 +56,23 @@ def sampler_seed(study_seed: int, n_trials_before: int, *, stream: int = 0) -> i
 
 def _tpe(study: StudySpec, seed: int) -> BaseSampler:
     # group: parameters that exist together are modelled together, and conditions are kept apart.
-    return TPESampler(n_startup_trials=study.sampler.startup_trials, multivariate=True, group=True, seed=seed)
+    tpe = TPESampler(n_startup_trials=study.sampler.startup_trials, multivariate=True, group=True, seed=seed)
+    return BoundedSampler(tpe, _with_startup(TPE_BOUND, study))
 
 
 def _gp(study: StudySpec, seed: int) -> BaseSampler:
-    return GPSampler(
+    gp = GPSampler(
         n_startup_trials=study.sampler.startup_trials,
         independent_sampler=RandomSampler(seed=seed),
         warn_independent_sampling=False,
         seed=seed,
     )
+    return BoundedSampler(gp, _with_startup(GP_BOUND, study))
+
+
+def _with_startup(bound: Bound, study: StudySpec) -> Bound:
+    """Widen a bound to the trials that a sampler counts before it begins to model."""
+    return replace(bound, n_latest=max(bound.n_latest, study.sampler.startup_trials))
 
 
 def _cmaes(study: StudySpec, seed: int) -> BaseSampler:

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -96,11 +101,13 @@ def test_a_study_follows_without_gaps(make_desk: MakeDesk, open_mirror: OpenMirr
     slow = desk.next()
     desk.train()
     mirror.follow()
+    mirror.wait()
     assert [trial.number for trial in load(url).trials] == [0]
     desk.report(slow.number, 900, 0.5, final=True)
     desk.finish(slow.number)
     mirror.follow()
     mirror.follow()
+    mirror.wait()
     assert shown(load(url)) == shown(desk.broker.study)
 
 
@@ -118,6 +125,7 @@ def test_trials_interrupted_more_than_once_are_brought_up_to_date(
     desk.train()
     mirror = open_mirror(desk)
     mirror.follow()
+    mirror.wait()
     assert shown(load(url)) == shown(desk.broker.study)
     assert [trial.state for trial in load(url).trials] == [OptunaState.COMPLETE] * 2
 
@@ -182,3 +190,135 @@ def test_a_study_of_several_objectives_is_copied_with_all_values(
     assert stored.metric_names == ["accuracy", "size"]
     assert not any(trial.intermediate_values for trial in stored.trials)
     assert stored.trials[worse.number].system_attrs == {"completed_rung_0": 0.1}  # which the shadow was given
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+def test_nothing_waits_for_a_copy_that_waits_for_the_database(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk()
+    desk.train()
+    mirror = open_mirror(desk)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began_s = time.monotonic()
+        mirror.follow()
+        desk.train()
+        mirror.follow()
+        assert time.monotonic() - began_s < 5  # seconds, of the thirty for which the copy would wait
+        assert load(url).trials == []
+        other.execute("ROLLBACK")
+    mirror.wait()
+    assert shown(load(url)) == shown(desk.broker.study)
+
+
+def test_a_copy_that_failed_behind_the_scenes_says_so_at_the_next_turn_and_at_the_end(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk()
+    desk.train()
+    mirror = open_mirror(desk)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
+        other.execute("ALTER TABLE trial_params RENAME TO elsewhere")
+    mirror.follow()
+    with pytest.raises(ResultsError, match=r"no such table: trial_params.*`finesweep resume` completes them"):
+        mirror.wait()
+    with pytest.raises(ResultsError, match="no such table: trial_params"):
+        mirror.complete()
+
+    def has_told() -> bool:
+        try:
+            mirror.follow()
+        except ResultsError:
+            return True
+        return False
+
+    wait_until(has_told)
+    assert load_numbers(url) == []  # of a transaction that failed nothing is there
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
+        other.execute("ALTER TABLE elsewhere RENAME TO trial_params")
+    open_mirror(desk).complete()
+    assert shown(load(url)) == shown(desk.broker.study)
+
+
+def load_numbers(url: str) -> list[int]:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return [number for (number,) in connection.execute("SELECT number FROM trials ORDER BY trial_id")]
+
+
+def test_a_copy_that_is_closed_half_way_is_a_beginning_and_is_completed(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk(n_trials=100)
+    for _ in range(100):
+        desk.train()
+    mirror = open_mirror(desk)
+    mirror.follow()
+    mirror.close()
+    numbers = load_numbers(url)
+    assert numbers == list(range(len(numbers)))
+    open_mirror(desk).complete()
+    assert load_numbers(url) == list(range(100))
+    assert shown(load(url)) == shown(desk.broker.study)
+
+
+SEEDED = """
+import optuna
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+study = optuna.create_study(study_name="desk", sampler=optuna.samplers.RandomSampler(seed=0))
+for i in range(400):
+    trial = study.ask()
+    for step in range(20):
+        trial.report(trial.suggest_float("x", 0, 1) + step, step)
+    study.tell(trial, i)
+"""
+KILLED = """
+import os, signal, sqlite3, sys, time
+from finesweep.search.mirror import OptunaMirror
+mirror = OptunaMirror(sys.argv[1], study)
+mirror.follow()
+connection = sqlite3.connect(sys.argv[1].removeprefix("sqlite:///"))
+while not connection.execute("SELECT count(*) FROM trials").fetchone()[0]:
+    time.sleep(0.001)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_copy_that_is_killed_half_way_is_completed_by_the_next_driver(url: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", SEEDED + KILLED, url], capture_output=True)
+    assert ended.returncode == -9, ended.stderr
+    numbers = load_numbers(url)
+    assert 0 < len(numbers) < 400
+    assert numbers == list(range(len(numbers)))
+    names: dict[str, optuna.Study] = {}
+    exec(SEEDED, names)
+    mirror = OptunaMirror(url, names["study"])
+    mirror.complete()
+    mirror.close()
+    assert load_numbers(url) == list(range(400))
+    stored = load(url).trials
+    assert [(t.number, t.value, t.intermediate_values) for t in stored] == [
+        (t.number, t.value, t.intermediate_values) for t in names["study"].trials
+    ]
+
+
+def test_trials_that_somebody_else_writes_meanwhile_are_not_taken_for_ours(
+    make_desk: MakeDesk, open_mirror: OpenMirror, url: str
+) -> None:
+    desk = make_desk()
+    desk.train()
+    mirror = open_mirror(desk)
+    theirs = optuna.storages.RDBStorage(url)
+    theirs.create_new_trial(theirs.get_study_id_from_name("desk"))
+    theirs.remove_session()
+    theirs.engine.dispose()
+    mirror.follow()
+    with pytest.raises(ResultsError, match="trials that this sweep does not have"):
+        mirror.wait()
+    assert load_numbers(url) == [0]
