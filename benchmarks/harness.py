@@ -6,6 +6,7 @@ they returned and a `Cost`. It must not know what an arm does.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
@@ -25,8 +26,7 @@ from tables import Aim, Report, Table
 
 Arm = Callable[[Path], Any]
 
-HERE = Path(__file__).parent
-RESULTS_DIR = HERE / "results"
+RESULTS_DIR = Path(__file__).parent / "results"
 SAMPLE_EVERY_S = 0.2  # a process's last moments, up to this long, are not counted
 STOP_AFTER_S = 30.0  # for what an arm leaves running
 NOISE = 0.1  # share of the machine that others may take before a run is called preliminary
@@ -58,6 +58,14 @@ def serve(arms: Mapping[str, Arm]) -> None:
         answer = arms[name](folder)
         (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
         sys.exit()
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a benchmark's options, with those that all of them have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    parser.add_argument("--results-dir", type=Path, default=RESULTS_DIR, help="where what was measured is kept")
+    return parser
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -132,15 +140,15 @@ def finish(
     aims: tuple[Aim, ...],
     notes: tuple[str, ...],
     ran: Mapping[str, Ran],
-    keep_as: str | None = None,
+    results_dir: Path,
 ) -> None:
-    """Print a benchmark's tables and keep them, with all that was measured, in `results/NAME.json`."""
+    """Print a benchmark's tables and keep them, with all that was measured, in a file named for it."""
     noisy = {arm: r.cost.others for arm, r in ran.items() if r.cost.others > NOISE}
     if noisy:
         taken = f"{min(noisy.values()):.0%} to {max(noisy.values()):.0%}"
         notes = (f"PRELIMINARY: other work took {taken} of the machine while {', '.join(noisy)} ran", *notes)
     report = Report(
-        name=keep_as or name,
+        name=name,
         command=" ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         machine=machine(),
         tables=tables,
@@ -148,11 +156,11 @@ def finish(
         notes=notes,
         measured={arm: {"cost": asdict(r.cost), "answer": r.answer} for arm, r in ran.items()},
     )
-    RESULTS_DIR.mkdir(exist_ok=True)
-    path = RESULTS_DIR / f"{report.name}.json"
+    results_dir.mkdir(parents=True, exist_ok=True)
+    path = results_dir / f"{report.name}.json"
     path.write_text(json.dumps(report.values(), indent=1) + "\n", encoding="utf-8")
     print(report.text())
-    say(f"kept in {path.relative_to(HERE.parent)}; docs/benchmarks.md is made anew by benchmarks/document.py")
+    say(f"kept in {path}; docs/benchmarks.md is made anew by benchmarks/document.py")
 
 
 def machine() -> tuple[str, ...]:

@@ -70,6 +70,7 @@ def main() -> None:
             *comparison.notes(spent, options.peer_trials),
         ),
         ran=ran,
+        results_dir=options.results_dir,
     )
 
 
@@ -95,13 +96,12 @@ def aims(spent: dict[str, Spent], trials: int, epochs: int) -> tuple[Aim, ...]:
 
 
 def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.options(__doc__)
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--peer-trials", type=int, default=4, help="that peers run; the rest is extrapolated")
     parser.add_argument("--train-rows", type=int, default=1000)
     parser.add_argument("--validation-rows", type=int, default=250)
-    parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -90,7 +90,6 @@ def outcomes(folder: Path) -> list[dict[str, Any]]:
                 "cpu_s": _total([told.get("cpu_seconds") for told in facts]),
                 "training_s": _total([_training_s(trial["examples_seen"], told) for told in facts]),
                 "ended_at": max(of_trial["ended_at"]).timestamp(),
-                "facts": facts,
             }
         )
     return found
