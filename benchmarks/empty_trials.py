@@ -126,9 +126,16 @@ def tune_arm(folder: Path, trainable: Any, *, storage: bool, reuse_actors: bool)
             max_concurrent_trials=settings["slots"],
             reuse_actors=reuse_actors,
         ),
-        run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Clock()]),
+        run_config=tune.RunConfig(
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[Clock()],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a class would have to write one
+        ),
     )
-    tuner.fit()
+    results = tuner.fit()
+    if results.errors:
+        raise results.errors[0]
     ray.shutdown()
     return ends
 
