@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ Arm = Callable[[Path], Any]
 
 RESULTS_DIR = Path(__file__).parent / "results"
 SAMPLE_EVERY_S = 0.2  # a process's last moments, up to this long, are not counted
-STOP_AFTER_S = 30.0  # for what an arm leaves running
+STOP_AFTER_S, KILL_AFTER_S = 30.0, 5.0  # for what an arm leaves running
 NOISE = 0.1  # share of the machine that others may take before a run is called preliminary
 PACKAGES = ("finesweep", "ray", "optuna", "transformers", "torch", "datasets", "accelerate")
 
@@ -61,7 +62,11 @@ def serve(arms: Mapping[str, Arm]) -> None:
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:
-    """Make the parser of a benchmark's options, with those that all of them have."""
+    """Make the parser of a benchmark's options, with those that all of them have.
+
+    From here on SIGTERM ends the benchmark as Ctrl-C does, and what it has started with it.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
     parser.add_argument("--results-dir", type=Path, default=RESULTS_DIR, help="where what was measured is kept")
@@ -100,11 +105,13 @@ def run_arm(
         )
         sampler = _Sampler(process.pid)
         sampler.start()
+        is_over = False
         try:
             code = process.wait(timeout_s)
+            is_over = True
         finally:
             wall_s = time.perf_counter() - began_s
-            _end_all()
+            _end_all(patience_s=STOP_AFTER_S if is_over else 0.0)
             sampler.stop()
     if code != 0 or not (folder / "answer.json").exists():
         last = output.read_text(encoding="utf-8", errors="replace")[-4000:]
@@ -234,15 +241,14 @@ class _Sampler(threading.Thread):
             self.worker_mib = max(self.worker_mib or 0.0, mib)
 
 
-def _end_all() -> None:
+def _end_all(*, patience_s: float) -> None:
     """Wait for what an arm has left running, then end it: the next arm has the machine to itself."""
-    for signal_them in (None, psutil.Process.terminate, psutil.Process.kill):
+    psutil.wait_procs(psutil.Process().children(recursive=True), timeout=patience_s)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
         left = psutil.Process().children(recursive=True)
-        if signal_them is not None:
-            for process in left:
-                _try(signal_them, process)
-        if not psutil.wait_procs(left, timeout=STOP_AFTER_S)[1]:
-            return
+        for process in left:
+            _try(end, process)
+        psutil.wait_procs(left, timeout=KILL_AFTER_S)
 
 
 def _try(act: Callable[[psutil.Process], object], process: psutil.Process) -> None:
