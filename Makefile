@@ -40,7 +40,7 @@ benchmarks: $(INSTALLED) $(DEMO)  ## All benchmarks against the peers, then docs
 	$(BIN)/python benchmarks/full_sweep.py
 	$(BIN)/python benchmarks/full_sweep.py --search --seeds 0 1 2
 	$(BIN)/python benchmarks/head_sweep.py
-	$(BIN)/python benchmarks/head_sweep.py --trials 64 --epochs 10
+	$(BIN)/python benchmarks/head_sweep.py --trials 64 --epochs 10 --peers "Ray Tune + Trainer"
 	$(BIN)/python benchmarks/empty_trials.py --trials 10000
 	$(BIN)/python benchmarks/document.py
 

@@ -16,12 +16,12 @@ from workload import Workload, read_workload
 Trials = list[dict[str, Any]]
 Answer = dict[str, Any]
 
-FINESWEEP = "finesweep"
+FINESWEEP, WARM, UNSTACKED = "finesweep", "finesweep, warm cache", "finesweep, warm cache, no stacks"
 
 
-def finesweep_arm(folder: Path) -> Answer:
+def finesweep_arm(folder: Path, **resources: Any) -> Answer:
     workload = read_workload(harness.settings_of(folder))
-    ours.run_sweep(ours.write_sweep(folder, ours.training_sweep(workload)), folder)
+    ours.run_sweep(ours.write_sweep(folder, ours.training_sweep(workload, resources=resources)), folder)
     trials = ours.outcomes(folder)
     costs = [trial["cpu_s"] for trial in trials]
     training_cpu_s = None if None in costs else sum(costs)
@@ -57,19 +57,26 @@ def peer_arm(peer: str, folder: Path) -> Answer:
 PEERS = ("Ray Tune + Trainer", "hyperparameter_search, Ray", "hyperparameter_search, Optuna")
 ARMS: dict[str, harness.Arm] = {
     FINESWEEP: finesweep_arm,
-    "finesweep, warm cache": finesweep_arm,
+    WARM: finesweep_arm,
+    UNSTACKED: lambda folder: finesweep_arm(folder, stack=1),
     **{peer: lambda folder, peer=peer: peer_arm(peer, folder) for peer in PEERS},
 }
 
 
 def run(
-    script: str, folder: Path, workload: Workload, *, peer_trials: int, arms: Sequence[str] = (FINESWEEP,)
+    script: str,
+    folder: Path,
+    workload: Workload,
+    *,
+    peer_trials: int,
+    arms: Sequence[str] = (FINESWEEP,),
+    peers: Sequence[str] = PEERS,
 ) -> dict[str, Ran]:
     """Run finesweep's arms, one after another on the same cache, then the peers on the first few configurations."""
     few = replace(workload, configurations=workload.configurations[:peer_trials])
     cache = ours.cache_in(folder / "cache")
     ran = {}
-    for place, arm in enumerate([*arms, *PEERS]):
+    for place, arm in enumerate([*arms, *peers]):
         mine = workload if arm in arms else few
         ran[arm] = harness.run_arm(script, arm, folder / f"arm-{place}", mine.values(), environment=cache)
     return ran

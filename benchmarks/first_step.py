@@ -26,6 +26,7 @@ from workload import draw_configurations, make_workload, read_workload
 
 AIM = 1.3
 BATCH_SIZE = 8
+BATCH_SIZES = {"type": "categorical", "choices": [4, BATCH_SIZE]}  # a report cannot come within a batch
 FLOOR = "Ray's start + one worker's imports"
 
 METRIC = '''"""A metric that notes when it is first asked: right after the first optimizer step."""
@@ -47,7 +48,10 @@ def finesweep_arm(folder: Path) -> dict[str, float]:
     workload = read_workload(harness.settings_of(folder))
     (folder / "first_moment.py").write_text(METRIC, encoding="utf-8")
     sweep = ours.training_sweep(
-        workload, eval_every=BATCH_SIZE, evaluation={"metrics": {"moment": "first_moment:moment"}}
+        workload,
+        eval_every=BATCH_SIZE,
+        evaluation={"metrics": {"moment": "first_moment:moment"}},
+        study={"objective": ours.OBJECTIVE, "parameters": {**ours.SPACE, "batch_size": BATCH_SIZES}},
     )
     path = ours.write_sweep(folder, sweep)
     command = [sys.executable, "-m", "finesweep", "run", str(path), "--results", str(folder / "finesweep.db")]

@@ -32,7 +32,11 @@ def write_sweep(folder: Path, content: Mapping[str, Any]) -> Path:
 
 
 def training_sweep(
-    workload: Workload, *, eval_every: int | None = None, **sections: Mapping[str, Any]
+    workload: Workload,
+    *,
+    eval_every: int | None = None,
+    resources: Mapping[str, Any] | None = None,
+    **sections: Any,
 ) -> dict[str, Any]:
     """Say in a sweep's words what a workload is: its configurations one by one, no pruning, no weights kept."""
     method = {"method": "feature-extraction", "unfrozen_layers": 0} if workload.head_only else {"method": "full"}
@@ -55,7 +59,7 @@ def training_sweep(
         "try_defaults": False,
         "budget": {"trials": len(workload.configurations)},
         "artifacts": {"keep": "none"},
-        "resources": {"devices": "cpu", "max_parallel": workload.slots},
+        "resources": {"devices": "cpu", "max_parallel": workload.slots, **(resources or {})},
         **sections,
     }
 
