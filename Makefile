@@ -9,7 +9,7 @@ DEMO := $(VENV)/.demo-assets
 DEMO_DIR := demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo check test test-slow clean
+.PHONY: help demo check test test-slow benchmarks clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,17 @@ test: $(INSTALLED) $(TOOLS) $(DEMO)  ## All tests but the slow ones, with covera
 
 test-slow: $(INSTALLED) $(TOOLS) $(DEMO)  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow
+
+benchmarks: $(INSTALLED) $(DEMO)  ## All benchmarks against the peers, then docs/benchmarks.md; about an hour and a half.
+	$(BIN)/python benchmarks/empty_trials.py
+	$(BIN)/python benchmarks/utilisation.py
+	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/full_sweep.py
+	$(BIN)/python benchmarks/full_sweep.py --search --seeds 0 1 2
+	$(BIN)/python benchmarks/head_sweep.py
+	$(BIN)/python benchmarks/head_sweep.py --trials 64 --epochs 10 --peers "Ray Tune + Trainer"
+	$(BIN)/python benchmarks/empty_trials.py --trials 10000
+	$(BIN)/python benchmarks/document.py
 
 clean:  ## Remove what the other targets have made.
 	rm -rf $(VENV) $(DEMO_DIR) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

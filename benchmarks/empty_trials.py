@@ -1,184 +1,251 @@
 """What a sweep costs beside the training: trials that only report, ten times each.
 
-    python benchmarks/empty_trials.py [--trials 60] [--slots 2]
+    python benchmarks/empty_trials.py                    # 60 trials on 2 slots, all arms
+    python benchmarks/empty_trials.py --trials 10000     # finesweep alone: does a trial cost more, the more there were?
 
-Arms, one after another in processes of their own, same machine, same number of trials:
+Arms:
 
-    finesweep   Ray Tune with warm workers, TPE, every report durable, Optuna's tables complete at the end
-    ray-optuna  Ray Tune, function trainable, OptunaSearch on SQLite, as Ray's documentation has it
-    optuna      study.optimize on SQLite, one process
+    finesweep                        Ray Tune with warm workers, TPE, every report durable, Optuna's tables complete
+    Ray Tune + OptunaSearch          a function trainable, OptunaSearch on SQLite: as Ray's documentation has it
+    the same, actors reused          a class trainable with reuse_actors, OptunaSearch on SQLite
+    the same, no storage             and OptunaSearch in memory: nothing is kept
+    Optuna                           study.optimize on SQLite, one process, nothing is scheduled
 
-Seconds per trial are taken from the first to the last trial's end, without the start of Ray; the ratio is to finesweep.
+Seconds per trial run from the first trial's end to the last one's (with finesweep until Optuna's tables are complete as
+well); starting Ray is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
+import logging
 import tempfile
 import time
-from importlib import metadata
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import harness
+import ours
+from tables import Aim, Table, number, ratio
 
 N_REPORTS = 10
+LOW, HIGH = 1e-5, 1e-1  # of the learning rate, log-uniform
+WINDOW = 100  # trials over which the cost of one is averaged where growth is looked at
+MANY = 1000  # from so many trials on, finesweep runs alone
+
+TRAINER = f'''"""A trainer of one's own that only reports."""
+
+
+def train(trial, reporter):
+    for step in range(1, {N_REPORTS} + 1):
+        accuracy = step / {N_REPORTS} - abs(trial.configuration["learning_rate"] - 1e-3)
+        if reporter.report(examples_seen=step * 100, metrics={{"accuracy": accuracy}}).must_return:
+            return
+'''
 
 
 def value(learning_rate: float, step: int) -> float:
     return step / N_REPORTS - abs(learning_rate - 1e-3)
 
 
-# --- finesweep ---------------------------------------------------------------------------------------------------
+# --- finesweep -----------------------------------------------------------------------------------------------------
 
 
-class ReportingTrainer:
-    """Ten reports and nothing else."""
-
-    def run(self, trial, reporter):
-        from finesweep.events import AttemptResult, Decision, Ending, Report
-
-        for step in range(1, N_REPORTS + 1):
-            metrics = {"accuracy": value(trial.configuration["learning_rate"], step)}
-            report = Report(step * 100, metrics, step * 100, final=step == N_REPORTS)
-            if reporter.report(report) is not Decision.CONTINUE:
-                return AttemptResult(Ending.STOPPED)
-        return AttemptResult(Ending.DONE)
-
-
-def finesweep_arm(folder: Path, n_trials: int, n_slots: int) -> list[float]:
-    from finesweep.driver import Driver
-    from finesweep.events import Grid, TrialFinished
-    from finesweep.results.lease import Holder
-    from finesweep.results.writer import open_writer
-    from finesweep.scheduling.ray_tune import RayBackend
-    from finesweep.scheduling.slots import Slots
-    from finesweep.search.broker import TrialBroker
-    from finesweep.spec.sweep import read_sweep
-    from finesweep.views.live import PlainView
-
-    spec = read_sweep(
-        {
-            "name": "empty",
-            "model": "none",
-            "task": "classification",
-            "data": {"train": "none.csv", "validation": "none.csv"},
-            "budget": {"trials": n_trials},
-            "study": {
-                "objective": {"metric": "accuracy", "direction": "maximize"},
-                "parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}},
-            },
-        }
-    )
-    grid = Grid("examples", 100, 1000)
-    ends: list[float] = []
-    with open_writer(folder / "finesweep.db") as writer:
-        writer.create_sweep(spec, grid=grid, provenance={})
-        writer.acquire(spec.name, Holder.this_process())
-
-        def make_broker(listener):
-            return TrialBroker(spec.study, name=spec.name, grid=grid, n_trials=n_trials, retries=0, listener=listener)
-
-        def note(events):
-            ends.extend(time.perf_counter() for event in events if isinstance(event, TrialFinished))
-
-        view = PlainView(lambda line: None)
-        driver = Driver(spec, writer=writer, make_broker=make_broker, listeners=[note], view=view)
-        slots = Slots((), 0.0, 1, n_slots)
-        driver.drive(RayBackend(ReportingTrainer, spec.resources, slots, log_dir=folder / "artifacts"))
-        ends[-1] = time.perf_counter()  # the mirror is complete now
-    return ends
+def finesweep_arm(folder: Path) -> list[float]:
+    settings = harness.settings_of(folder)
+    (folder / "empty_trainer.py").write_text(TRAINER, encoding="utf-8")
+    sweep = {
+        "trainer": "empty_trainer:train",
+        "training": {"eval_every": 100, "total_examples": 100 * N_REPORTS},
+        "study": {
+            "objective": ours.OBJECTIVE,
+            "parameters": {"learning_rate": {"type": "float", "low": LOW, "high": HIGH, "log": True}},
+        },
+        "budget": {"trials": settings["trials"]},
+        "resources": {"devices": "cpu", "max_parallel": settings["slots"]},
+    }
+    watch = ours.Watch()
+    ours.run_sweep(ours.write_sweep(folder, sweep), folder, view=watch)
+    ends = [note["at"] for note in watch.notes if note["event"] == "end"]
+    reports = sum(note["event"] == "report" for note in watch.notes)
+    assert reports == N_REPORTS * settings["trials"], f"{reports} reports were stored"
+    return [*ends[:-1], time.time()]  # Optuna's tables are complete now
 
 
-# --- the peers ---------------------------------------------------------------------------------------------------
+# --- the peers -----------------------------------------------------------------------------------------------------
 
 
-def ray_optuna_arm(folder: Path, n_trials: int, n_slots: int) -> list[float]:
-    import logging
+def function_trainable(config: dict[str, Any]) -> None:
+    from ray import tune
 
+    for step in range(1, N_REPORTS + 1):
+        tune.report({"accuracy": value(config["learning_rate"], step)})
+
+
+def class_trainable() -> Any:
+    from ray import tune
+
+    class Reporting(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.config, self.n_steps = config, 0
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def step(self) -> dict[str, Any]:
+            self.n_steps += 1
+            return {"accuracy": value(self.config["learning_rate"], self.n_steps), "done": self.n_steps == N_REPORTS}
+
+    return Reporting
+
+
+def tune_arm(folder: Path, trainable: Any, *, storage: bool, reuse_actors: bool) -> list[float]:
     import optuna
     import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    ray.init(num_cpus=n_slots, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    settings = harness.settings_of(folder)
+    ray.init(num_cpus=settings["slots"], include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ends: list[float] = []
 
     class Clock(tune.Callback):
-        def on_trial_complete(self, **_):
-            ends.append(time.perf_counter())
+        def on_trial_complete(self, **_: Any) -> None:
+            ends.append(time.time())
 
-    def trainable(config):
-        for step in range(1, N_REPORTS + 1):
-            tune.report({"accuracy": value(config["learning_rate"], step)})
-
-    search = OptunaSearch(metric="accuracy", mode="max", storage=optuna.storages.RDBStorage(f"sqlite:///{folder}/o.db"))
+    kept = {"storage": optuna.storages.RDBStorage(f"sqlite:///{folder}/optuna.db")} if storage else {}
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
-        param_space={"learning_rate": tune.loguniform(1e-5, 1e-1)},
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=n_trials, max_concurrent_trials=n_slots),
-        run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Clock()]),
+        param_space={"learning_rate": tune.loguniform(LOW, HIGH)},
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(metric="accuracy", mode="max", seed=settings["seed"], **kept),
+            num_samples=settings["trials"],
+            max_concurrent_trials=settings["slots"],
+            reuse_actors=reuse_actors,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[Clock()],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a class would have to write one
+        ),
     )
-    tuner.fit()
+    results = tuner.fit()
+    if results.errors:
+        raise results.errors[0]
     ray.shutdown()
     return ends
 
 
-def optuna_arm(folder: Path, n_trials: int, n_slots: int) -> list[float]:
+def optuna_arm(folder: Path) -> list[float]:
     import optuna
 
+    settings = harness.settings_of(folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=f"sqlite:///{folder}/o.db", direction="maximize")
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder}/optuna.db",
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=settings["seed"]),
+    )
     ends: list[float] = []
 
-    def objective(trial):
-        learning_rate = trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
+    def objective(trial: optuna.Trial) -> float:
+        learning_rate = trial.suggest_float("learning_rate", LOW, HIGH, log=True)
         for step in range(1, N_REPORTS + 1):
             trial.report(value(learning_rate, step), step)
         return value(learning_rate, N_REPORTS)
 
-    study.optimize(objective, n_trials=n_trials, callbacks=[lambda *_: ends.append(time.perf_counter())])
+    study.optimize(objective, n_trials=settings["trials"], callbacks=[lambda *_: ends.append(time.time())])
     return ends
 
 
-ARMS = {"finesweep": finesweep_arm, "ray-optuna": ray_optuna_arm, "optuna": optuna_arm}
+FINESWEEP, AS_PEOPLE_RUN_IT = "finesweep", "Ray Tune + OptunaSearch on SQLite"
+ARMS: dict[str, harness.Arm] = {
+    FINESWEEP: finesweep_arm,
+    AS_PEOPLE_RUN_IT: lambda folder: tune_arm(folder, function_trainable, storage=True, reuse_actors=False),
+    "the same, actors reused": lambda folder: tune_arm(folder, class_trainable(), storage=True, reuse_actors=True),
+    "the same, no storage": lambda folder: tune_arm(folder, class_trainable(), storage=False, reuse_actors=True),
+    "Optuna on SQLite, one process": optuna_arm,
+}
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def seconds_per_trial(ends: Sequence[float]) -> float:
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def seconds_around(ends: Sequence[float], trial: int) -> float:
+    """Average the seconds per trial over the window around a trial, or the last window where it is the last."""
+    last = min(trial + WINDOW // 2, len(ends) - 1)
+    return seconds_per_trial(ends[last - WINDOW : last + 1])
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    settings = {"trials": options.trials, "slots": options.slots, "seed": options.seed}
+    ran = {arm: harness.run_arm(__file__, arm, folder / f"arm-{place}", settings) for place, arm in enumerate(ARMS)}
+    taken = {arm: seconds_per_trial(one.answer) for arm, one in ran.items()}
+    rows = tuple(
+        (
+            arm,
+            *map(number, (seconds, ratio(seconds, taken[FINESWEEP]), N_REPORTS / seconds)),
+            *map(number, (ran[arm].cost.wall_s, ran[arm].cost.cpu_s, ran[arm].cost.driver_mib)),
+        )
+        for arm, seconds in taken.items()
+    )
+    columns = ("arm", "s per trial", "ratio", "reports per s", "s in all", "CPU-s in all", "driver MiB")
+    harness.finish(
+        "empty_trials",
+        tables=(Table(f"{options.trials} empty trials of {N_REPORTS} reports", columns, rows),),
+        aims=(
+            Aim("seconds per trial, finesweep", 0.1, taken[FINESWEEP], at_most=True),
+            Aim(f"rate of trials, finesweep / {AS_PEOPLE_RUN_IT}", 20, taken[AS_PEOPLE_RUN_IT] / taken[FINESWEEP]),
+        ),
+        notes=(f"{options.slots} slots, TPE with seed {options.seed}; reports of `no storage` are not durable",),
+        ran=ran,
+        results_dir=options.results_dir,
+    )
+
+
+def growth(options: argparse.Namespace, folder: Path) -> None:
+    settings = {"trials": options.trials, "slots": options.slots, "seed": options.seed}
+    ran = {FINESWEEP: harness.run_arm(__file__, FINESWEEP, folder / "arm", settings, timeout_s=6 * 3600)}
+    ends = ran[FINESWEEP].answer
+    places = [trial for trial in (100, 300, 1000, 3000, 10_000, 30_000) if trial < options.trials] + [options.trials]
+    first = seconds_around(ends, places[0])
+    rows = tuple(
+        (f"{trial:,}", *map(number, (seconds, seconds / first, N_REPORTS / seconds)))
+        for trial in places
+        for seconds in (seconds_around(ends[:-1], trial),)  # the last one's includes the completion of Optuna's tables
+    )
+    columns = ("around trial", "s per trial", "ratio", "reports per s")
+    last = seconds_around(ends[:-1], options.trials)
+    harness.finish(
+        "empty_trials_growth",
+        tables=(Table(f"finesweep, {options.trials:,} empty trials: growth", columns, rows),),
+        aims=(Aim(f"cost of the {options.trials:,}th trial / of the 100th", 1.5, last / first, at_most=True),),
+        notes=(
+            f"means over windows of {WINDOW} trials; {options.slots} slots, TPE",
+            f"{ends[-1] - ends[0]:,.0f} s in all, {seconds_per_trial(ends):.3f} s a trial; "
+            f"{ran[FINESWEEP].cost.driver_mib:,.0f} MiB in the driver at the most",
+        ),
+        ran={arm: replace(one, answer=one.answer[::WINDOW]) for arm, one in ran.items()},
+        results_dir=options.results_dir,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    harness.serve(ARMS)
+    parser = harness.options(__doc__)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if options.arm:
-        with tempfile.TemporaryDirectory() as folder:
-            ends = ARMS[options.arm](Path(folder), options.trials, options.slots)
-        print(json.dumps((ends[-1] - ends[0]) / (len(ends) - 1)))
-        return
-    seconds = {}
-    for arm in ARMS:
-        command = [
-            sys.executable,
-            __file__,
-            "--arm",
-            arm,
-            "--trials",
-            str(options.trials),
-            "--slots",
-            str(options.slots),
-        ]
-        ran = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        seconds[arm] = float(ran.stdout.splitlines()[-1])
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("ray", "optuna"))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
-    print(f"{options.trials} trials x {N_REPORTS} reports on {options.slots} slots, TPE with its default seed\n")
-    print(f"{'arm':<12}{'s per trial':>12}{'ratio':>8}")
-    for arm, taken in seconds.items():
-        print(f"{arm:<12}{taken:>12.3f}{taken / seconds['finesweep']:>8.1f}")
+    with tempfile.TemporaryDirectory() as temporary:
+        (growth if options.trials >= MANY else compare)(options, Path(temporary))
 
 
 if __name__ == "__main__":
