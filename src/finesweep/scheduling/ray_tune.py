@@ -342,6 +342,7 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         super().__init__()
         self._attempts = attempts
         self._added: deque[Any] = deque()  # Tune's trials that were not chosen yet
+        self._over: deque[Any] = deque()  # and those that it is to forget
         self._keeps_workers = False
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
@@ -358,6 +359,7 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         that is starting: with short trials the second slot would never come to be.
         """
         self._attempts.tick()
+        self._forget_all_but_one(controller._tune_controller)
         if self._attempts.broker.halted:
             for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
                 if trial.status == trial.PENDING:
@@ -379,12 +381,26 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
             worker.answer.remote(answers)
         return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
 
+    def on_trial_complete(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
+        self._over.append(trial)
+
     def on_trial_error(self, controller: Any, trial: Any) -> None:
+        self._over.append(trial)
         with self._attempts.keeping_faults():
             self._attempts.lose(trial.trial_id, _loss(trial))
 
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        self._over.append(trial)
         self._attempts.withdraw(trial.trial_id)
+
+    def _forget_all_but_one(self, controller: Any) -> None:
+        """Take from Tune what is over: it walks over all it has, and writes all of it to a file in the end."""
+        while len(self._over) > 1:  # with none, Tune would think that it never had any
+            trial = self._over.popleft()
+            controller._trials.remove(trial)
+            for trials in (controller._live_trials, controller._stopped_trials, controller._failed_trials):
+                trials.discard(trial)
+            controller._trials_to_cache.discard(trial)
 
 
 def _loss(trial: Any) -> str:
