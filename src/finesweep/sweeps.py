@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -36,6 +38,9 @@ from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.views.live import PlainView
 from finesweep.views.problems import TrackerProblems
+
+if TYPE_CHECKING:
+    from finesweep.scheduling.ray_start import LocalRay
 
 BackendName = Literal["ray", "inline"]
 
@@ -85,9 +90,10 @@ def run(
     place = place_of(spec, results=results)
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
-    with open_writer(place.url) as writer:
+    with open_writer(place.url) as writer, ExitStack() as early:
         _refuse_known(writer, spec)
         _refuse_used(place.artifact_dir)
+        local = early.enter_context(_start_ray(spec, slots, backend))
         facts = _prepare(spec, view)
         grid = plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
         provenance = gather_provenance(
@@ -97,7 +103,8 @@ def run(
             overrides=overrides,
         )
         writer.create_sweep(spec, grid=grid, provenance=provenance)
-        return _drive(spec, place, grid, slots, provenance=provenance, writer=writer, view=view, backend=backend)
+        make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
+        return _drive(spec, place, grid, make_backend, writer=writer, view=view)
 
 
 def resume(
@@ -117,10 +124,11 @@ def resume(
     place = Place(url, Path(provenance["artifact_dir"]))
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
-    with open_writer(url) as writer:
+    with open_writer(url) as writer, _start_ray(spec, slots, backend) as local:
         _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
-        return _drive(spec, place, grid, slots, provenance=provenance, writer=writer, view=view, backend=backend)
+        make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
+        return _drive(spec, place, grid, make_backend, writer=writer, view=view)
 
 
 def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
@@ -181,12 +189,10 @@ def _drive(
     spec: SweepSpec,
     place: Place,
     grid: Grid,
-    slots: Slots | None,
+    make_backend: Callable[[], Backend],
     *,
-    provenance: Mapping[str, Any],
     writer: ResultsWriter,
     view: View,
-    backend: BackendName,
 ) -> SweepEnd:
     name = spec.name
     writer.acquire(name, Holder.this_process())
@@ -217,7 +223,7 @@ def _drive(
         driver = Driver(
             spec, writer=writer, make_broker=make_broker, listeners=[retention, TrackerProblems(view.say)], view=view
         )
-        return driver.drive(_backend(backend, spec, place, grid, slots, provenance=provenance))
+        return driver.drive(make_backend())
     finally:
         writer.release(name)
 
@@ -230,6 +236,7 @@ def _backend(
     slots: Slots | None,
     *,
     provenance: Mapping[str, Any],
+    local: LocalRay | None,
 ) -> Backend:
     if name == "inline" and slots is not None:
         show_one_device(slots)
@@ -241,7 +248,19 @@ def _backend(
         return InlineBackend(factory, log_dir=place.artifact_dir, stacking=stacking)
     from finesweep.scheduling.ray_tune import RayBackend  # heavy, and sets Ray up as it is imported
 
-    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir, stacking=stacking)
+    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir, stacking=stacking, local=local)
+
+
+def _start_ray(spec: SweepSpec, slots: Slots | None, backend: BackendName) -> AbstractContextManager[LocalRay | None]:
+    """Start Ray on this box beside the preparations, its workers importing what takes them longest."""
+    if backend == "inline" or slots is None:
+        return nullcontext()
+    from finesweep.scheduling.ray_start import LocalRay  # imports ray
+
+    if LocalRay.is_there():
+        return nullcontext()
+    heavy = ["finesweep.training.transformers_trainer"] if isinstance(spec, TransformersSweep) else []
+    return LocalRay(slots, heavy=heavy)
 
 
 def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any]) -> TrainerFactory:

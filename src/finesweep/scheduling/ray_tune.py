@@ -7,15 +7,12 @@ and stops nothing.
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,34 +22,22 @@ from finesweep.events import AttemptResult, Decision, Ending, Report
 from finesweep.scheduling.ahead import AskedAhead
 from finesweep.scheduling.assignments import Assignment
 from finesweep.scheduling.backend import Tick
-from finesweep.scheduling.slots import Slots, cluster_slots, device_environment
+from finesweep.scheduling.ray_start import CONNECTION_ERRORS, QUIET, LocalRay, environment, hush, refused
+from finesweep.scheduling.slots import Slots, cluster_slots
 from finesweep.scheduling.stacking import ALONE, Stacking
 from finesweep.search.broker import NoTrial, TrialBroker
 from finesweep.spec.sweep import Resources
 from finesweep.trainer import TrainerFactory
 
-# Read by ray when it is imported or started, in this process and in those it starts.
-_RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the terminal is ours
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a worker stays where the user's own modules can be found
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours pauses the trials
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the results database is the truth, not Tune's snapshots
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",  # sic; we check before we start
-}
-os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_SETTINGS.items()})
+# isort: split
+import ray  # after ray_start has set it up
+from ray import tune
+from ray.tune.execution import class_cache
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-import ray  # noqa: E402  # after its settings
-from ray import tune  # noqa: E402
-from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, Message, SlotWorker  # noqa: E402
+from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, Message, SlotWorker
 
 # Workers that die before they say a word: after so many in a row something is wrong with the machine, not the trial.
 MOST_FAILED_STARTS = 3
@@ -63,7 +48,8 @@ class RayBackend:
     """Runs trials on Ray Tune.
 
     With `slots`, Ray is started here on their devices and stopped at the end; without, trials run on the cluster at
-    `resources.address`, divided as `resources` says. A Ray that this process is connected to already is used as is.
+    `resources.address`, divided as `resources` says. A Ray that this process is connected to already is used as is, and
+    one that is being started, `local`, is waited for and left to whoever started it.
     """
 
     trainer_factory: TrainerFactory
@@ -71,40 +57,42 @@ class RayBackend:
     slots: Slots | None
     log_dir: Path
     stacking: Stacking = ALONE
+    local: LocalRay | None = None
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
-        started = self._connect()
-        staging = Path(tempfile.mkdtemp(prefix="finesweep-tune-"))
-        try:
-            self._tune(broker, tick, staging)
-        finally:
-            if started:
+        with self._connected() as is_ours, _staging() as staging, _plain_workers() if is_ours else nullcontext():
+            self._tune(broker, tick, staging, counts_slots=is_ours)
+
+    @contextmanager
+    def _connected(self) -> Iterator[bool]:
+        """Tell whether it is a Ray of our own on this box."""
+        if self.local is not None:
+            self.local.wait()
+            yield True
+        elif ray.is_initialized():
+            yield False
+        elif self.slots is not None:
+            with LocalRay(self.slots) as local:
+                local.wait()
+                yield True
+        else:
+            self._join_cluster()
+            try:
+                yield False
+            finally:
                 ray.shutdown()
-            shutil.rmtree(staging, ignore_errors=True)
 
-    def _connect(self) -> bool:
-        if ray.is_initialized():
-            return False
-        for name in ("ray", "ray.tune"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters comes back as attempts lost
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    def _join_cluster(self) -> None:
+        hush()
         try:
-            if self.slots is None:
-                _refuse_unreachable(self.resources.address or "auto")
-                ray.init(address=self.resources.address, **quiet)
-            else:
-                _start_here(self.slots, quiet)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = "a local Ray" if self.slots else f"the cluster at {self.resources.address}"
-            raise ResourcesError(
-                f"resources.address: cannot connect to {where}: {error}. Check that it runs (`ray status`) and has the "
-                "same versions of ray and Python, and that RAY_AUTH_MODE is the same here as where it was started."
-            ) from error
-        return True
+            _refuse_unreachable(self.resources.address or "auto")
+            ray.init(address=self.resources.address, **QUIET)
+        except CONNECTION_ERRORS as error:
+            raise refused(f"the cluster at {self.resources.address}", error) from error
 
-    def _tune(self, broker: TrialBroker, tick: Tick, staging: Path) -> None:
+    def _tune(self, broker: TrialBroker, tick: Tick, staging: Path, *, counts_slots: bool) -> None:
         slots = self.slots or cluster_slots(self.resources, ray.cluster_resources())
-        per_trial = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
+        per_trial = {"cpu": 1 if counts_slots else slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
         n_fitting = _n_fitting(per_trial)
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
         n_slots = min(slots.n_slots, n_fitting)
@@ -130,7 +118,7 @@ class RayBackend:
             ),
         )
         # All workers may start at once; that no more are asked for than there are slots is seen to by _Attempts.
-        with _environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
+        with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
             try:
                 try:
                     tuner.fit()
@@ -148,31 +136,27 @@ def _refuse_unreachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _start_here(slots: Slots, quiet: Mapping[str, Any]) -> None:
-    devices = device_environment(slots) if slots.devices else {}
-    python_path = os.pathsep.join(sys.path)  # workers find what this process finds
-    with _environment({**devices, "PYTHONPATH": python_path}):
-        ray.init(
-            address="local",
-            num_cpus=slots.cpus_per_trial * slots.n_slots,
-            num_gpus=len(slots.devices),
-            include_dashboard=False,
-            **quiet,
-        )
+@contextmanager
+def _staging() -> Iterator[Path]:
+    staging = Path(tempfile.mkdtemp(prefix="finesweep-tune-"))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a while: a notebook's next sweep must find what the user set."""
-    before = {key: os.environ.pop(key, None) for key in values}
-    os.environ.update(values)
+def _plain_workers() -> Iterator[None]:
+    """Have Tune take the workers that Ray has started ahead.
+
+    It asks for an environment of their own, which only new processes have; ours have it from the start of Ray.
+    """
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
     try:
         yield
     finally:
-        for key, value in before.items():
-            os.environ.pop(key)
-            if value is not None:
-                os.environ[key] = value
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def _n_fitting(per_trial: Mapping[str, float]) -> int:
@@ -342,6 +326,7 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         super().__init__()
         self._attempts = attempts
         self._added: deque[Any] = deque()  # Tune's trials that were not chosen yet
+        self._over: deque[Any] = deque()  # and those that it is to forget
         self._keeps_workers = False
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
@@ -358,6 +343,7 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         that is starting: with short trials the second slot would never come to be.
         """
         self._attempts.tick()
+        self._forget_all_but_one(controller._tune_controller)
         if self._attempts.broker.halted:
             for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
                 if trial.status == trial.PENDING:
@@ -379,12 +365,26 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
             worker.answer.remote(answers)
         return str(TrialScheduler.STOP if is_over else TrialScheduler.CONTINUE)
 
+    def on_trial_complete(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
+        self._over.append(trial)
+
     def on_trial_error(self, controller: Any, trial: Any) -> None:
+        self._over.append(trial)
         with self._attempts.keeping_faults():
             self._attempts.lose(trial.trial_id, _loss(trial))
 
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        self._over.append(trial)
         self._attempts.withdraw(trial.trial_id)
+
+    def _forget_all_but_one(self, controller: Any) -> None:
+        """Take from Tune what is over: it walks over all it has, and writes all of it to a file in the end."""
+        while len(self._over) > 1:  # with none, Tune would think that it never had any
+            trial = self._over.popleft()
+            controller._trials.remove(trial)
+            for trials in (controller._live_trials, controller._stopped_trials, controller._failed_trials):
+                trials.discard(trial)
+            controller._trials_to_cache.discard(trial)
 
 
 def _loss(trial: Any) -> str:
