@@ -169,6 +169,22 @@ def test_evaluation_is_split_without_a_new_start(bench: Any, small_device: Any) 
         assert report.metrics == pytest.approx(expected.metrics, abs=1e-6)
 
 
+def test_what_fitted_in_evaluation_is_where_later_trials_of_the_shape_begin(
+    bench: Any, small_device: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="finesweep")
+    set_up = bench(model=small_device(most_rows_at_once_in_evaluation=8))
+    set_up.run(number=1, batch_size=8)
+    assert "evaluating 8 rows at once" in caplog.text
+    caplog.clear()
+    _, later = set_up.run(number=2, batch_size=8)
+    assert later.facts["eval_batch_size"] == 8
+    assert "rows at once" not in caplog.text
+    _, other_shape = set_up.run(number=3, batch_size=8, optim="sgd")
+    assert other_shape.facts["eval_batch_size"] == 8
+    assert "evaluating 8 rows at once" in caplog.text
+
+
 def test_an_evaluation_of_which_no_row_fits_is_told(bench: Any, small_device: Any) -> None:
     with pytest.raises(ResourcesError, match=r"^out of memory: a single validation row .*data\.max_length"):
         bench(model=small_device(most_rows_at_once_in_evaluation=0)).run(batch_size=8)

@@ -96,10 +96,21 @@ class Fitting:
     def note(self, settings: TrainingSpec, *, device: str) -> None:
         """Remember that the trial's device batch is the most to try from now on."""
         assert settings.device_batch_size is not None, "it was lowered"
+        self._note(_shape(settings, device), settings.device_batch_size)
+
+    def settle_evaluation(self, settings: TrainingSpec, *, device: str, most: int) -> int:
+        """Lower the rows that are evaluated at once to what has fitted others of the trial's shape."""
+        return min(most, self._read().get(_shape(settings, device, evaluating=True), most))
+
+    def note_evaluation(self, settings: TrainingSpec, *, device: str, n_rows: int) -> None:
+        """Remember that more rows than these did not fit in an evaluation."""
+        self._note(_shape(settings, device, evaluating=True), n_rows)
+
+    def _note(self, shape: str, n_rows: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
-            known, shape = self._read(), _shape(settings, device)
-            known[shape] = min(settings.device_batch_size, known.get(shape, settings.device_batch_size))
+            known = self._read()
+            known[shape] = min(n_rows, known.get(shape, n_rows))
             beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
             beside.replace(self.path)
@@ -112,7 +123,7 @@ class Fitting:
         return dict(known)
 
 
-def _shape(settings: TrainingSpec, device: str) -> str:
+def _shape(settings: TrainingSpec, device: str, *, evaluating: bool = False) -> str:
     values = settings.model_dump()
     decisive = {name: values.get(name) for name in _SHAPE if has_effect(name, method=settings.method)}
-    return json.dumps({"device": device, **decisive}, sort_keys=True)
+    return json.dumps({"device": device, **decisive, **({"evaluating": True} if evaluating else {})}, sort_keys=True)

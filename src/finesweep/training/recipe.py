@@ -36,6 +36,9 @@ from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import TaskKind
 
+# A GPU is not busy with as few rows as a CPU is; without gradients a row takes a fraction of what training takes.
+_MORE_ON_GPU = 8
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +70,9 @@ def train(
     settings = fitting.settle(settings_for(spec.training, trial.configuration), device=device)
     told_up_to, n_oom = NOTHING_TOLD, 0
     while True:
-        end = _train(settings, reporter, spec=spec, grid=grid, shared=shared, folder=folder, told_up_to=told_up_to)
+        end = _train(
+            settings, reporter, fitting, spec=spec, grid=grid, shared=shared, folder=folder, told_up_to=told_up_to
+        )
         if isinstance(end, AttemptResult):
             reporter.describe({"cpu_seconds": time.process_time() - began_cpu_s})  # of the attempt, on all threads
             return end
@@ -89,6 +94,7 @@ class _OutOfMemory:
 def _train(
     settings: TrainingSpec,
     reporter: Reporter,
+    fitting: Fitting,
     *,
     spec: TransformersSweep,
     grid: Grid,
@@ -97,7 +103,11 @@ def _train(
     told_up_to: int,
 ) -> AttemptResult | _OutOfMemory:
     schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
-    trainer, found = set_up(settings, schedule, spec=spec, shared=shared, folder=folder)
+    use_cpu = on_cpu(spec)
+    device = device_name(torch.device("cpu" if use_cpu else "cuda"))
+    most = rows_to_evaluate(shared.scoring.kind, schedule, use_cpu=use_cpu)
+    eval_rows = fitting.settle_evaluation(settings, device=device, most=most)
+    trainer, found = set_up(settings, schedule, spec=spec, shared=shared, folder=folder, eval_rows=eval_rows)
     attempt = Attempt(
         TrainedModel(trainer, settings, spec=spec, folder=folder, tokenizer=shared.tokenizer),
         poll=reporter.poll,
@@ -135,19 +145,27 @@ def _train(
         if not is_out_of_memory(error):
             raise
         return _OutOfMemory(attempt.told_up_to)  # and nothing of the exception: it holds what fills the memory
+    if trainer.args.per_device_eval_batch_size < eval_rows:
+        fitting.note_evaluation(settings, device=device, n_rows=trainer.args.per_device_eval_batch_size)
     reporter.describe(_facts_at_end(schedule, trainer, checkpoint, took_s=time.perf_counter() - began_s))
     return attempt.end()
 
 
 def set_up(
-    settings: TrainingSpec, schedule: Schedule, *, spec: TransformersSweep, shared: Shared, folder: TrialFolder
+    settings: TrainingSpec,
+    schedule: Schedule,
+    *,
+    spec: TransformersSweep,
+    shared: Shared,
+    folder: TrialFolder,
+    eval_rows: int,
 ) -> tuple[SweepTrainer, Features | NotCached | None]:
     """Make the trainer of a trial: a fresh model with the method's weights set to move, and data.
 
     Where what is frozen computes the same for all rows again and again, the data is what it computes, and the model
     what is left; say so. Raises ResourcesError where the device does not hold the model.
     """
-    arguments = training_arguments(settings, schedule, shared.scoring.kind, folder=folder, use_cpu=on_cpu(spec))
+    arguments = training_arguments(settings, schedule, eval_rows=eval_rows, folder=folder, use_cpu=on_cpu(spec))
     is_fixed = shared.features is not None and settings.method == "feature-extraction"
     found = shared.features.find(settings) if shared.features is not None and is_fixed else None
     pad_id = pad_id_of(shared.tokenizer)
@@ -185,11 +203,16 @@ def drops_last(settings: TrainingSpec) -> bool:
     return bool(transformers_arguments(settings).get("dataloader_drop_last", False))
 
 
+def rows_to_evaluate(kind: TaskKind, schedule: Schedule, *, use_cpu: bool) -> int:
+    """Choose how many rows to evaluate at once; on a GPU many, and fewer where these turn out not to fit."""
+    return max(schedule.device_batch_size, kind.eval_rows * (1 if use_cpu else _MORE_ON_GPU))
+
+
 def training_arguments(
     settings: TrainingSpec,
     schedule: Schedule,
-    kind: TaskKind,
     *,
+    eval_rows: int,
     folder: TrialFolder,
     use_cpu: bool,
 ) -> transformers.TrainingArguments:
@@ -204,7 +227,7 @@ def training_arguments(
             "warmup_steps": schedule.warmup_steps,
             "max_steps": schedule.optimizer_steps,
             "per_device_train_batch_size": schedule.device_batch_size,
-            "per_device_eval_batch_size": max(schedule.device_batch_size, kind.eval_rows),
+            "per_device_eval_batch_size": eval_rows,
             "gradient_accumulation_steps": schedule.accumulation,
             "seed": settings.seed,
             "data_seed": settings.seed,

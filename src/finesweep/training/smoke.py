@@ -27,7 +27,7 @@ from finesweep.training.facts import device_name
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.prepare import prepare
-from finesweep.training.recipe import Shared, set_up
+from finesweep.training.recipe import Shared, on_cpu, rows_to_evaluate, set_up
 from finesweep.training.schedule import plan
 from finesweep.training.transformers_trainer import check_devices, load_shared
 
@@ -88,7 +88,7 @@ def largest_settings(spec: TransformersSweep) -> Mapping[str, Any]:
 
 def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder: TrialFolder) -> SmokeResult:
     schedule = plan(settings.model_copy(update={"epochs": _STEPS}), n_rows=settings.batch_size)
-    n_eval_rows = max(schedule.device_batch_size, shared.scoring.kind.eval_rows)
+    n_eval_rows = rows_to_evaluate(shared.scoring.kind, schedule, use_cpu=on_cpu(spec))
     full = replace(
         shared,
         train=_full_rows(shared.train, settings.batch_size, spec.data.max_length),
@@ -96,7 +96,7 @@ def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder
         scoring=replace(shared.scoring, metrics=()),  # the user's own may want more rows than these
         features=None,
     )
-    trainer, _ = set_up(settings, schedule, spec=spec, shared=full, folder=folder)
+    trainer, _ = set_up(settings, schedule, spec=spec, shared=full, folder=folder, eval_rows=n_eval_rows)
     clock = _StepClock(trainer)
     trainer.add_callback(clock)
     trainer.train()

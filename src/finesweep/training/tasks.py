@@ -39,7 +39,7 @@ class TaskKind:
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
     metrics: Callable[[Array, Array], Mapping[str, float]]  # of statistics and labels
     predictions: Callable[[Array], Array]  # statistics -> what a metric of the user's own is given
-    eval_rows: int  # per evaluation batch, at least; the training batch where that is larger
+    eval_rows: int  # per evaluation batch on a CPU, at least; the training batch where that is larger
 
 
 def task_kind(task: Task) -> TaskKind:

@@ -38,6 +38,16 @@ def test_the_smallest_that_was_noted_counts(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".json"] == ["fitting.json"]
 
 
+def test_evaluations_are_remembered_apart_from_training(tmp_path: Path) -> None:
+    fitting, settings = Fitting.of_sweep(tmp_path), TrainingSpec(batch_size=24, device_batch_size=8)
+    assert fitting.settle_evaluation(settings, device="cpu", most=256) == 256
+    fitting.note_evaluation(settings, device="cpu", n_rows=64)
+    assert fitting.settle_evaluation(settings, device="cpu", most=256) == 64
+    assert fitting.settle_evaluation(settings, device="cpu", most=32) == 32
+    assert fitting.settle_evaluation(settings, device="another", most=256) == 256
+    assert fitting.settle(settings, device="cpu") == settings
+
+
 @pytest.mark.parametrize(
     "other",
     [
