@@ -6,7 +6,8 @@ In: trials one by one. Out: assignments, in the order in which the trials came. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 
 from finesweep.events import TrialSpec
 from finesweep.scheduling.stacking import Stacking
@@ -16,7 +17,7 @@ Assignment = tuple[TrialSpec, ...]  # in ascending number
 
 
 class Assignments:
-    """Puts trials of equal keys together, as many as fit and as are one slot's share of what is left."""
+    """Asks for as many trials as are one slot's share of what is left, and puts those of equal keys together."""
 
     def __init__(
         self,
@@ -32,9 +33,10 @@ class Assignments:
         self._n_slots = n_slots
         self._ask = ask or broker.suggest
         self._gathered: list[TrialSpec] = []
-        self._held: TrialSpec | None = None  # did not fit the last assignment, and begins the next
+        self._ready: deque[Assignment] = deque()  # of those gathered last
+        self._held: TrialSpec | None = None  # goes alone, after them
         self._share = 1
-        self._n_of_round = 0  # assignments with this share; each slot is to have one
+        self._n_of_round = 0  # times that this share was gathered; each slot is to have one
 
     @property
     def is_under_way(self) -> bool:
@@ -45,6 +47,23 @@ class Assignments:
         """Give the next assignment, or say why there is none; once the sweep is halted, give back what was held."""
         if self._broker.halted:
             self.give_back()
+        if not self._ready:
+            word = self._gather()
+            if word is not None:
+                return word
+        return self._ready.popleft()
+
+    def give_back(self) -> None:
+        """Give the broker back what no slot was given."""
+        ready = [trial for assignment in self._ready for trial in assignment]
+        held = [] if self._held is None else [self._held]
+        for trial in reversed([*ready, *self._gathered, *held]):  # the broker puts each before those that wait
+            self._broker.give_back(trial.number)
+        self._ready.clear()
+        self._gathered, self._held = [], None
+
+    def _gather(self) -> NoTrial | None:
+        """Make assignments of trials that may share one, up to the next that goes alone; or say why there are none."""
         if not self._gathered and self._n_of_round == 0:
             n_left = self._broker.n_left + (self._held is not None)
             self._share = max(1, min(self._stacking.n_lanes, math.ceil(n_left / self._n_slots)))
@@ -54,23 +73,20 @@ class Assignments:
                 if found is NoTrial.DRAWING or not self._gathered:
                     return found
                 break
-            if self._gathered and not self._fits(found):
+            goes_alone = self._key(found) is None
+            if self._gathered and goes_alone:
                 self._held = found
                 break
             self._gathered.append(found)
-            if self._stacking.key(found.configuration) is None:
+            if goes_alone:
                 break
-        assignment = tuple(sorted(self._gathered, key=lambda trial: trial.number))
+        groups: dict[Hashable, list[TrialSpec]] = {}
+        for trial in sorted(self._gathered, key=lambda trial: trial.number):
+            groups.setdefault(self._key(trial), []).append(trial)
+        self._ready.extend(map(tuple, groups.values()))
         self._gathered = []
         self._n_of_round = (self._n_of_round + 1) % self._n_slots
-        return assignment
-
-    def give_back(self) -> None:
-        """Give the broker back what no slot was given."""
-        held = [] if self._held is None else [self._held]
-        for trial in reversed(self._gathered + held):  # the broker puts each before those that wait
-            self._broker.give_back(trial.number)
-        self._gathered, self._held = [], None
+        return None
 
     def _take(self) -> TrialSpec | NoTrial:
         if self._held is None:
@@ -78,6 +94,5 @@ class Assignments:
         held, self._held = self._held, None
         return held
 
-    def _fits(self, trial: TrialSpec) -> bool:
-        key = self._stacking.key(trial.configuration)
-        return key is not None and key == self._stacking.key(self._gathered[0].configuration)
+    def _key(self, trial: TrialSpec) -> Hashable | None:
+        return self._stacking.key(trial.configuration)

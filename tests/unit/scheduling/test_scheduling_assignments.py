@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, takewhile
 
 import pytest
 from hypothesis import given
@@ -52,15 +52,19 @@ def test_slots_share_what_is_left(n_trials: int, n_lanes: int, n_slots: int, siz
 
 
 @given(keys=st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=20), n_lanes=st.integers(1, 5))
-def test_an_assignment_holds_equal_keys_in_the_order_they_came(keys: list[str | None], n_lanes: int) -> None:
+def test_as_many_as_one_slot_is_asked_for_are_sorted_by_key(keys: list[str | None], n_lanes: int) -> None:
     sweep = Sweep(n_trials=len(keys))
     expected: list[list[int]] = []
-    for number, key in enumerate(keys):
-        fits = expected and len(expected[-1]) < n_lanes and key is not None and key == keys[number - 1]
-        if fits:
-            expected[-1].append(number)
-        else:
+    number = 0
+    while number < len(keys):
+        if keys[number] is None:
             expected.append([number])
+            number += 1
+            continue
+        asked = list(takewhile(lambda n: keys[n] is not None, range(number, min(number + n_lanes, len(keys)))))
+        for key in dict.fromkeys(keys[n] for n in asked):  # in the order in which they came
+            expected.append([n for n in asked if keys[n] == key])
+        number += len(asked)
 
     def key_of(configuration: Configuration) -> str | None:
         drawn = [event.configuration for event in sweep.heard(TrialSuggested)]
@@ -69,16 +73,17 @@ def test_an_assignment_holds_equal_keys_in_the_order_they_came(keys: list[str | 
     assert list(all_of(Assignments(sweep.broker, Stacking(n_lanes, key_of), n_slots=1))) == expected
 
 
-def test_a_trial_that_did_not_fit_is_given_back_when_the_sweep_is_halted() -> None:
+@pytest.mark.parametrize("third", ["b", None])
+def test_what_no_slot_was_given_is_given_back_when_the_sweep_is_halted(third: str | None) -> None:
     sweep = Sweep(n_trials=6)
-    keys = iter("aab")
-    known: dict[object, str] = {}
+    keys = iter(["a", "a", third, *"aaa"])
+    known: dict[object, str | None] = {}
 
-    def key(configuration: Configuration) -> str:
+    def key(configuration: Configuration) -> str | None:
         x = configuration["x"]
         return known[x] if x in known else known.setdefault(x, next(keys))
 
-    assignments = Assignments(sweep.broker, Stacking(4, key), n_slots=1)
+    assignments = Assignments(sweep.broker, Stacking(3, key), n_slots=1)
     first = assignments.next()
     assert isinstance(first, tuple)
     assert [trial.number for trial in first] == [0, 1]
