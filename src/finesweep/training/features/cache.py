@@ -117,7 +117,7 @@ class FeatureCache:
         known = self._known[_variant(settings)]
         assert isinstance(known, _Known), "asked where nothing is cached"
         model = shell_of(self._base_model.pristine(settings.seed), known.boundary, known.form, trained=known.cut.names)
-        if settings.pooling != "model" and settings.unfrozen_layers > 0:
+        if known.boundary.path != model.base_model_prefix:  # else what is stored is pooled
             add_pooling(model, settings.pooling)
         return replace(
             known.whole, model=model, frozen_modules=tuple(model.get_submodule(path) for path in known.cut.frozen)
