@@ -308,6 +308,22 @@ def test_a_damaged_store_is_built_again(
     assert second.reports == first.reports
 
 
+def test_a_body_of_which_the_last_block_alone_can_be_cut_off(
+    bench: Bench, make_spec: Any, data_dir: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    """BART looks for the end-of-text token of each row, which one vector a row does not have."""
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes |= {"encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "d_model": 16, "max_position_embeddings": 32}
+    config = transformers.BartConfig(vocab_size=len(tokenizer), **sizes, pad_token_id=0, eos_token_id=2, init_std=0.3)
+    model = make(config, tmp_path / "bart", tokenizer)
+    files = {}
+    for split in ("train", "validation"):
+        rows = [json.loads(line) for line in (data_dir / f"{split}.jsonl").read_text().splitlines()]
+        files[split] = str(write_rows(tmp_path / f"{split}.jsonl", [{**r, "text": f"{r['text']} [EOS]"} for r in rows]))
+    for pooling in ("model", "mean"):
+        assert_equal_trials(bench, make_spec(model=model, data=files, pooling=pooling, **HEAD), TRIAL, within=1e-5)
+
+
 def test_numbers_of_another_model_are_not_used(bench: Bench, make_spec: Any, models: Any, own_cache: Path) -> None:
     spec = make_spec(model=models["bert"], **HEAD)
     _, without = bench(spec=uncached(spec)).run(number=1, **TRIAL)

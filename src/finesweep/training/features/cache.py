@@ -101,7 +101,7 @@ class FeatureCache:
         variant = _variant(settings)
         known = self._known.get(variant)
         if known is None:
-            known = self._known[variant] = self._look(settings)
+            known = self._known[variant] = self._look_within_memory(settings)
             return known if isinstance(known, NotCached) else known.features
         if isinstance(known, NotCached):
             return known
@@ -117,11 +117,19 @@ class FeatureCache:
         known = self._known[_variant(settings)]
         assert isinstance(known, _Known), "asked where nothing is cached"
         model = shell_of(self._base_model.pristine(settings.seed), known.boundary, known.form, trained=known.cut.names)
-        if settings.pooling != "model" and settings.unfrozen_layers > 0:
+        if known.boundary.path != model.base_model_prefix:  # else what is stored is pooled
             add_pooling(model, settings.pooling)
         return replace(
             known.whole, model=model, frozen_modules=tuple(model.get_submodule(path) for path in known.cut.frozen)
         )
+
+    def _look_within_memory(self, settings: TrainingSpec) -> _Known | NotCached:
+        try:
+            return self._look(settings)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return NotCached("the device's memory does not hold a single row and the whole model")
 
     def _look(self, settings: TrainingSpec) -> _Known | NotCached:
         pristine = self._base_model.pristine(settings.seed)
@@ -144,10 +152,6 @@ class FeatureCache:
             if error.errno != errno.ENOSPC:
                 raise
             return NotCached("the disk is full")
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return NotCached("out of memory: computing the features of a single row takes more than the device has")
         if not self._are_ours(features, found):
             return NotCached("what is stored is not what the model computes here")
         return _Known(key, features, found.boundary, found.form, cut, counts)

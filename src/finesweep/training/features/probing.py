@@ -7,18 +7,18 @@ files or trials.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from finesweep.errors import ModelError, first_line
+from finesweep.errors import first_line
 from finesweep.spec.sweep import Pooling
 from finesweep.training.features.boundary import Batch, Boundary, Reading, read_output, run_to
-from finesweep.training.features.shell import Form, shell_of
-from finesweep.training.methods import Cut, find_blocks, run_order
+from finesweep.training.features.shell import Form, hollow, shell_of
+from finesweep.training.methods import Cut, find_blocks
 from finesweep.training.models import Model
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A whole model on its device, of which the trained weights are copies, and a batch of real rows."""
+    """A whole model on its device, and a batch of real rows."""
 
     model: Model
     cut: Cut
@@ -48,25 +48,27 @@ class Found:
     states: torch.Tensor  # of the probe's batch: (batch, hidden) or (batch, sequence, hidden)
 
 
+class _NotHereError(Exception):
+    """A model cannot be cut at a boundary."""
+
+
 def find_boundary(probe: Probe, *, unfrozen_layers: int, pooling: Pooling) -> Found | str:
     """Return the boundary at which least needs to be stored, or why nothing can be."""
-    add_noise(probe.model, probe.cut.names)
-    try:
-        candidates = list(_candidates(probe, unfrozen_layers=unfrozen_layers, pooling=pooling))
-    except (ModelError, ValueError) as error:
-        return f"the model's blocks are not told apart: {first_line(error)}"
-    why = "parameters drawn at random lie in its frozen part, or nothing but embeddings is frozen"
-    for boundary in candidates:
+    noisy = hollow(probe.model, {}, trained=probe.cut.names)
+    add_noise(noisy, probe.cut.names)
+    candidates = _candidates(probe, unfrozen_layers=unfrozen_layers, pooling=pooling)
+    reasons: list[str] = []
+    while True:
         try:
-            found = _try(probe, boundary)
+            boundary = next(candidates, None)
+            if boundary is None:
+                return reasons[0] if reasons else "nothing but embeddings is frozen"
+            return _try(probe, noisy, boundary)
+        except _NotHereError as error:
+            reasons.append(str(error))
         except Exception as error:  # whatever code of an unknown architecture makes of a stub
-            _log.info("%s cannot be replayed at %s", type(probe.model).__name__, boundary.name, exc_info=True)
-            why = f"without its frozen part the model fails: {first_line(error)}"
-            continue
-        if found is not None:
-            return found
-        why = f"a {type(probe.model).__name__} without its frozen part gives other numbers"
-    return why
+            _log.info("a %s cannot do without its frozen part", type(probe.model).__name__, exc_info=True)
+            reasons.append(f"without its frozen part the model fails: {first_line(error)}")
 
 
 def add_noise(model: Model, names: frozenset[str]) -> None:
@@ -80,53 +82,44 @@ def add_noise(model: Model, names: frozenset[str]) -> None:
 
 def _candidates(probe: Probe, *, unfrozen_layers: int, pooling: Pooling) -> Iterator[Boundary]:
     model, path = probe.model, probe.model.base_model_prefix
-    if unfrozen_layers == 0 and model.base_model is not model and not _any_below([path], probe.cut.names):
+    if unfrozen_layers == 0 and model.base_model is not model:
         readings: tuple[Reading, ...] = ("pooler", "first", "last", "sequence") if pooling == "model" else ("first",)
         for reading in readings:
             if reading != "last" or probe.last_is_a_token:
                 yield Boundary(path, (path,), reading)
-    paths = _block_paths(model)
-    n_frozen = len(paths) - unfrozen_layers
-    if n_frozen > 0 and not _any_below(_before(model, paths, n_frozen), probe.cut.names):
-        yield Boundary(paths[n_frozen - 1], tuple(paths[:n_frozen]), "sequence")
-
-
-def _block_paths(model: Model) -> list[str]:
     blocks = find_blocks(model)
-    path = next(name for name, module in model.named_modules() if module is blocks)
-    return [f"{path}.{i}" for i in range(len(blocks))]
+    name = next(name for name, module in model.named_modules() if module is blocks)
+    frozen = tuple(f"{name}.{i}" for i in range(len(blocks) - unfrozen_layers))
+    if frozen:
+        yield Boundary(frozen[-1], frozen, "sequence")
 
 
-def _before(model: Model, block_paths: list[str], n_frozen: int) -> list[str]:
-    """Name the modules whose own parameters matter to what the last frozen block returns."""
-    names = {id(module): name for name, module in model.named_modules()}
-    order = [names[id(module)] for module in run_order(model)]
-    first_frozen = order.index(block_paths[0])
-    containers = {name for name in order[:first_frozen] if f"{block_paths[0]}.".startswith(f"{name}.") or not name}
-    return [name for name in order[:first_frozen] if name not in containers] + block_paths[:n_frozen]
+def _try(probe: Probe, noisy: Model, boundary: Boundary) -> Found:
+    """Hold the model against itself fed with its own states, in evaluation and in training.
 
-
-def _any_below(paths: Iterable[str], names: frozenset[str]) -> bool:
-    return any(name.startswith(f"{path}.") for path in paths for name in names)
-
-
-def _try(probe: Probe, boundary: Boundary) -> Found | None:
-    """Hold the model against itself fed with its own states, in evaluation and in training; None if they differ."""
+    Raises _NotHereError if they differ. Its trained weights are noisy; the states must not notice.
+    """
+    mask = probe.batch["attention_mask"]
     with torch.no_grad(), probe.autocast():
         output = run_to(probe.model.eval(), boundary.path, probe.batch)
-        form = Form.of(output)
-        states = read_output(output, boundary.reading, probe.batch["attention_mask"])
+        states = read_output(output, boundary.reading, mask)
         if states is None:
-            return None
+            raise _NotHereError(f"a {type(probe.model).__name__} has no states to store")
+        of_noisy = read_output(run_to(noisy.eval(), boundary.path, probe.batch), boundary.reading, mask)
+        if of_noisy is None or not are_alike(of_noisy, states, states.dtype):
+            raise _NotHereError("parameters drawn at random lie in its frozen part")
         if not boundary.is_vector:
-            states = torch.where(probe.batch["attention_mask"].unsqueeze(-1).bool(), states, 0)
-        shell = shell_of(probe.model, boundary, form, trained=probe.cut.names)
+            states = torch.where(mask.unsqueeze(-1).bool(), states, 0)
+        form = Form.of(output)
+        shell = shell_of(noisy, boundary, form, trained=probe.cut.names)
+        if not probe.cut.names <= {name for name, _ in shell.named_parameters()}:
+            raise _NotHereError("parameters drawn at random lie in its frozen part")
         fed = {"features": states} if boundary.is_vector else {**probe.batch, "features": states}
         for is_training in (False, True):
-            expected = _logits(probe.model, probe.batch, probe.cut, is_training=is_training)
+            expected = _logits(noisy, probe.batch, probe.cut, is_training=is_training)
             found = _logits(shell, fed, probe.cut, is_training=is_training)
             if not are_alike(found, expected, states.dtype):
-                return None
+                raise _NotHereError(f"a {type(probe.model).__name__} without its frozen part gives other numbers")
     return Found(boundary, form, states)
 
 

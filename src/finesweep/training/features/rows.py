@@ -21,7 +21,7 @@ class StoredSplit(Dataset):  # type: ignore[misc]  # torch is not followed
     def __init__(self, rows: datasets.Dataset, values: torch.Tensor, firsts: Sequence[int] | None) -> None:
         """`values` are (rows, hidden), or, with the place of each row's first one, (tokens, hidden)."""
         self.rows = rows  # tokens and labels
-        self.labels: list[Any] = rows["labels"][:]
+        self.labels: list[Any] = rows["labels"][:] if firsts is None else []  # of sequences they come with the tokens
         self._values, self._firsts = values, firsts
 
     @property
@@ -30,7 +30,7 @@ class StoredSplit(Dataset):  # type: ignore[misc]  # torch is not followed
         return self._values if self._firsts is None else None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.rows)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if self._firsts is None:
