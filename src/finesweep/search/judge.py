@@ -109,7 +109,7 @@ def _shadow_of(study: Study, objective: Objective) -> Study:
         sampler=RandomSampler(),
         pruner=study.pruner,
     )
-    study.pruner = NopPruner()  # Hyperband's would show the sampler the trials of one bracket only
+    study.pruner = NopPruner()
     return shadow
 
 

@@ -18,6 +18,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from finesweep.search.ended import Ended
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -103,8 +105,7 @@ class Memory:
     def __init__(self, directions: Sequence[StudyDirection], bound: Bound) -> None:
         self._signs = [-1.0 if direction is StudyDirection.MAXIMIZE else 1.0 for direction in directions]
         self._bound = bound
-        self._n_seen = 0
-        self._unfinished: set[int] = set()
+        self._ended = Ended()
         self._news: list[int] = []  # finished and not taken yet
         self._latest: list[int] = []  # rising
         self._best: list[tuple[_Rank, int]] = []  # of one objective, best first
@@ -112,26 +113,20 @@ class Memory:
 
     def look(self, trials: Sequence[FrozenTrial]) -> None:
         """Look at what has changed of all trials of the study."""
-        for number in [*self._unfinished, *range(self._n_seen, len(trials))]:
-            trial = trials[number]
-            if not trial.state.is_finished():
-                self._unfinished.add(number)
-                continue
-            self._unfinished.discard(number)
+        for trial in self._ended.since(trials):
             if trial.state in self._bound.states:
-                self._news.append(number)
+                self._news.append(trial.number)
                 self._keep(trial)
-        self._n_seen = len(trials)
 
     @property
     def remembered(self) -> list[int]:
         """Number the trials that are remembered or unfinished, rising."""
-        return sorted({*self._unfinished, *self._latest, *self._choice()})
+        return sorted({*self._ended.unfinished, *self._latest, *self._choice()})
 
     def take_news(self) -> list[int]:
         """Number those that have finished since this was last asked for, and the unfinished ones, rising."""
         news, self._news = self._news, []
-        return sorted({*self._unfinished, *news})
+        return sorted({*self._ended.unfinished, *news})
 
     def _keep(self, trial: FrozenTrial) -> None:
         insort(self._latest, trial.number)

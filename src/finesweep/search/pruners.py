@@ -1,4 +1,4 @@
-"""Pruners by name: Optuna's own, on the steps of the sweep's grid."""
+"""Pruners by name: Optuna's own, or such as decide the same, on the steps of the sweep's grid."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from optuna import pruners
 from optuna.exceptions import ExperimentalWarning
 
 from finesweep.events import Grid
+from finesweep.search import indexed_pruners
 from finesweep.spec.study import (
     AshaPruner,
     HyperbandPruner,
@@ -26,19 +27,19 @@ def make_pruner(spec: PrunerSpec, grid: Grid) -> pruners.BasePruner:
         case NoPruner():
             return pruners.NopPruner()
         case AshaPruner():
-            return pruners.SuccessiveHalvingPruner(
-                min_resource=spec.first_rung or grid.every, reduction_factor=spec.reduction_factor
+            return indexed_pruners.HalvingPruner(
+                first_rung=spec.first_rung or grid.every, reduction_factor=spec.reduction_factor
             )
         case HyperbandPruner():
-            return pruners.HyperbandPruner(
-                min_resource=spec.first_rung or grid.every,
-                max_resource=grid.longest,  # never "auto": that waits for a completed trial and then guesses
-                reduction_factor=spec.reduction_factor,
+            return indexed_pruners.HyperbandPruner(
+                first_rung=spec.first_rung or grid.every, longest=grid.longest, reduction_factor=spec.reduction_factor
             )
         case MedianPruner():
-            return pruners.MedianPruner(n_startup_trials=spec.startup_trials, n_warmup_steps=spec.warmup)
+            return indexed_pruners.PercentilePruner(
+                50, n_startup_trials=spec.startup_trials, n_warmup_steps=spec.warmup
+            )
         case PercentilePruner():
-            return pruners.PercentilePruner(
+            return indexed_pruners.PercentilePruner(
                 spec.percentile, n_startup_trials=spec.startup_trials, n_warmup_steps=spec.warmup
             )
         case ThresholdPruner():

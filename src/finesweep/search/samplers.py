@@ -25,10 +25,10 @@ from finesweep.search.memory import Bound, BoundedSampler
 from finesweep.search.space import grid_values
 from finesweep.spec.study import StudySpec
 
-# TPE takes for good a tenth of the trials, 25 at most: these are among the best 50 of all trials, whatever is forgotten.
-# What the others were like is told by the latest. An ask takes 6 ms at 100 trials, 9 from 500 on; unbounded it took 35
+# TPE takes for good a tenth of the trials, 25 at most: they are among the best 50 of all trials, whatever is forgotten.
+# What the others were like is told by the latest. An ask takes 6 ms at 100 trials, 8 from 400 on; unbounded it took 35
 # at 3,000 and 110 at 10,000.
-TPE_BOUND = Bound(n_best=50, n_latest=450, states=(TrialState.COMPLETE, TrialState.PRUNED))
+TPE_BOUND = Bound(n_best=50, n_latest=350, states=(TrialState.COMPLETE, TrialState.PRUNED))
 # A Gaussian process costs the cube of what it has seen.
 GP_BOUND = Bound(n_best=50, n_latest=150, states=(TrialState.COMPLETE,))
 
