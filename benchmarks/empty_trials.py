@@ -11,8 +11,8 @@ Arms:
     the same, no storage             and OptunaSearch in memory: nothing is kept
     Optuna                           study.optimize on SQLite, one process, nothing is scheduled
 
-Seconds per trial run from the first trial's end to the last one's (with finesweep until Optuna's tables are complete as
-well); starting Ray is not counted.
+Seconds per trial run from the first trial's end to the last one's. What comes after that until all is stopped stands
+beside it, of finesweep with what is left to copy into Optuna's tables; starting Ray is not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from typing import Any
 import harness
 import ours
 from tables import Aim, Table, number, ratio
+
+Answer = dict[str, Any]  # ends: when each trial ended; over_at: when all was stopped; seconds since the epoch
 
 N_REPORTS = 10
 LOW, HIGH = 1e-5, 1e-1  # of the learning rate, log-uniform
@@ -53,7 +55,7 @@ def value(learning_rate: float, step: int) -> float:
 # --- finesweep -----------------------------------------------------------------------------------------------------
 
 
-def finesweep_arm(folder: Path) -> list[float]:
+def finesweep_arm(folder: Path) -> Answer:
     settings = harness.settings_of(folder)
     (folder / "empty_trainer.py").write_text(TRAINER, encoding="utf-8")
     sweep = {
@@ -71,7 +73,7 @@ def finesweep_arm(folder: Path) -> list[float]:
     ends = [note["at"] for note in watch.notes if note["event"] == "end"]
     reports = sum(note["event"] == "report" for note in watch.notes)
     assert reports == N_REPORTS * settings["trials"], f"{reports} reports were stored"
-    return [*ends[:-1], time.time()]  # Optuna's tables are complete now
+    return {"ends": ends, "over_at": time.time()}
 
 
 # --- the peers -----------------------------------------------------------------------------------------------------
@@ -102,7 +104,7 @@ def class_trainable() -> Any:
     return Reporting
 
 
-def tune_arm(folder: Path, trainable: Any, *, storage: bool, reuse_actors: bool) -> list[float]:
+def tune_arm(folder: Path, trainable: Any, *, storage: bool, reuse_actors: bool) -> Answer:
     import optuna
     import ray
     from ray import tune
@@ -137,10 +139,10 @@ def tune_arm(folder: Path, trainable: Any, *, storage: bool, reuse_actors: bool)
     if results.errors:
         raise results.errors[0]
     ray.shutdown()
-    return ends
+    return {"ends": ends, "over_at": time.time()}
 
 
-def optuna_arm(folder: Path) -> list[float]:
+def optuna_arm(folder: Path) -> Answer:
     import optuna
 
     settings = harness.settings_of(folder)
@@ -159,7 +161,7 @@ def optuna_arm(folder: Path) -> list[float]:
         return value(learning_rate, N_REPORTS)
 
     study.optimize(objective, n_trials=settings["trials"], callbacks=[lambda *_: ends.append(time.time())])
-    return ends
+    return {"ends": ends, "over_at": time.time()}
 
 
 FINESWEEP, AS_PEOPLE_RUN_IT = "finesweep", "Ray Tune + OptunaSearch on SQLite"
@@ -179,6 +181,10 @@ def seconds_per_trial(ends: Sequence[float]) -> float:
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
+def seconds_to_stop(answer: Answer) -> float:
+    return float(answer["over_at"] - answer["ends"][-1])
+
+
 def seconds_around(ends: Sequence[float], trial: int) -> float:
     """Average the seconds per trial over the window around a trial, or the last window where it is the last."""
     last = min(trial + WINDOW // 2, len(ends) - 1)
@@ -188,16 +194,16 @@ def seconds_around(ends: Sequence[float], trial: int) -> float:
 def compare(options: argparse.Namespace, folder: Path) -> None:
     settings = {"trials": options.trials, "slots": options.slots, "seed": options.seed}
     ran = {arm: harness.run_arm(__file__, arm, folder / f"arm-{place}", settings) for place, arm in enumerate(ARMS)}
-    taken = {arm: seconds_per_trial(one.answer) for arm, one in ran.items()}
+    taken = {arm: seconds_per_trial(one.answer["ends"]) for arm, one in ran.items()}
     rows = tuple(
         (
             arm,
             *map(number, (seconds, ratio(seconds, taken[FINESWEEP]), N_REPORTS / seconds)),
-            *map(number, (ran[arm].cost.wall_s, ran[arm].cost.cpu_s, ran[arm].cost.driver_mib)),
+            *map(number, (seconds_to_stop(ran[arm].answer), ran[arm].cost.wall_s, ran[arm].cost.cpu_s)),
         )
         for arm, seconds in taken.items()
     )
-    columns = ("arm", "s per trial", "ratio", "reports per s", "s in all", "CPU-s in all", "driver MiB")
+    columns = ("arm", "s per trial", "ratio", "reports per s", "s to stop", "s in all", "CPU-s in all")
     harness.finish(
         "empty_trials",
         tables=(Table(f"{options.trials} empty trials of {N_REPORTS} reports", columns, rows),),
@@ -214,26 +220,27 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
 def growth(options: argparse.Namespace, folder: Path) -> None:
     settings = {"trials": options.trials, "slots": options.slots, "seed": options.seed}
     ran = {FINESWEEP: harness.run_arm(__file__, FINESWEEP, folder / "arm", settings, timeout_s=6 * 3600)}
-    ends = ran[FINESWEEP].answer
+    ends = ran[FINESWEEP].answer["ends"]
     places = [trial for trial in (100, 300, 1000, 3000, 10_000, 30_000) if trial < options.trials] + [options.trials]
     first = seconds_around(ends, places[0])
     rows = tuple(
         (f"{trial:,}", *map(number, (seconds, seconds / first, N_REPORTS / seconds)))
         for trial in places
-        for seconds in (seconds_around(ends[:-1], trial),)  # the last one's includes the completion of Optuna's tables
+        for seconds in (seconds_around(ends, trial),)
     )
     columns = ("around trial", "s per trial", "ratio", "reports per s")
-    last = seconds_around(ends[:-1], options.trials)
+    last = seconds_around(ends, options.trials)
     harness.finish(
         "empty_trials_growth",
         tables=(Table(f"finesweep, {options.trials:,} empty trials: growth", columns, rows),),
         aims=(Aim(f"cost of the {options.trials:,}th trial / of the 100th", 1.5, last / first, at_most=True),),
         notes=(
             f"means over windows of {WINDOW} trials; {options.slots} slots, TPE",
-            f"{ends[-1] - ends[0]:,.0f} s in all, {seconds_per_trial(ends):.3f} s a trial; "
+            f"{ends[-1] - ends[0]:,.0f} s in all, {seconds_per_trial(ends):.3f} s a trial, "
+            f"{seconds_to_stop(ran[FINESWEEP].answer):.1f} s to stop; "
             f"{ran[FINESWEEP].cost.driver_mib:,.0f} MiB in the driver at the most",
         ),
-        ran={arm: replace(one, answer=one.answer[::WINDOW]) for arm, one in ran.items()},
+        ran={FINESWEEP: replace(ran[FINESWEEP], answer={"every 100th trial's end": ends[::WINDOW]})},
         results_dir=options.results_dir,
     )
 
