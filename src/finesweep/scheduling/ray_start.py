@@ -53,9 +53,9 @@ class LocalRay:
         self._environment = ExitStack()
         # Set here, not in the thread: what imports and reads the environment meanwhile is this thread.
         self._environment.enter_context(environment(_environment_of(slots, heavy)))
-        thread = futures.ThreadPoolExecutor(1, thread_name_prefix="finesweep-ray")
-        self._started = thread.submit(_start, slots)
-        thread.shutdown(wait=False)
+        # It lives as long as Ray does, whose processes the kernel ends with the thread that began them.
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="finesweep-ray")
+        self._started = self._thread.submit(_start, slots)
 
     @staticmethod
     def is_there() -> bool:
@@ -78,6 +78,7 @@ class LocalRay:
         futures.wait([self._started])
         self._environment.close()
         ray.shutdown()
+        self._thread.shutdown()
 
 
 def refused(what: str, error: Exception) -> ResourcesError:
