@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def finish(
         notes = (f"PRELIMINARY: other work took {taken} of the machine while {', '.join(noisy)} ran", *notes)
     report = Report(
         name=name,
-        command=" ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        command=shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         machine=machine(),
         tables=tables,
         aims=aims,
