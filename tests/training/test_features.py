@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Mapping[
         "distilbert": make(transformers.DistilBertConfig(**of_distilbert), folder / "distilbert", tokenizer),
         "llama": make_llama(folder / "llama", tokenizer, is_tied=False, initializer_range=0.3),
     }
+
+
+@pytest.fixture
+def make_spec(make_spec: Any) -> Callable[..., TransformersSweep]:
+    """Trials under the Trainer, for lanes do not know this setting, which is as it always is; test_stack.py holds lanes
+    to such trials."""
+    return partial(make_spec, use_cache=False)
 
 
 def uncached(spec: TransformersSweep) -> TransformersSweep:
