@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finesweep.spec.sweep import TrainingSpec
+from finesweep.spec.sweep import ModelSpec, TrainingSpec
 from finesweep.training.features.cache import Features, NotCached
 from finesweep.training.methods import Trainable
 from finesweep.training.schedule import Schedule
@@ -55,3 +55,10 @@ def facts_of_features(found: Features | NotCached | None) -> Mapping[str, Any]:
         case NotCached(reason):
             return {"features": f"not cached: {reason}"}
     return {"features": "cached", **({"feature_seconds": found.seconds} if found.seconds else {})}
+
+
+def dtype_of(model: ModelSpec, *, bf16: bool, fp16: bool) -> str:
+    """Say how weights are held where that is not float32, and what is computed in where that is another precision."""
+    computed_in = "bfloat16 autocast" if bf16 else "float16 autocast" if fp16 else None
+    held_as = model.quantize or (model.dtype if model.dtype != "float32" or computed_in is None else None)
+    return ", ".join(part for part in (held_as, computed_in) if part is not None)

@@ -19,12 +19,12 @@ import transformers
 from finesweep.errors import ResourcesError
 from finesweep.events import AttemptResult, Grid, TrialSpec
 from finesweep.spec.settings import settings_for, transformers_arguments
-from finesweep.spec.sweep import ModelSpec, TrainingSpec, TransformersSweep
+from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter
 from finesweep.training.attempt import NOTHING_TOLD, Attempt
 from finesweep.training.checkpoints import Checkpoint, TrialFolder
 from finesweep.training.encoding import Tokenizer, collator, pad_id_of
-from finesweep.training.facts import device_name, facts_at_start, facts_of_features
+from finesweep.training.facts import device_name, dtype_of, facts_at_start, facts_of_features
 from finesweep.training.features.cache import FeatureCache, Features, NotCached
 from finesweep.training.features.rows import feature_collator
 from finesweep.training.hf_trainer import SweepTrainer
@@ -130,7 +130,7 @@ def _train(
         last_step=end_step(grid, schedule),
         resumed_from=folder.relative(checkpoint.path) if checkpoint else None,
     )
-    dtype = _dtype(spec.model, trainer.args)
+    dtype = dtype_of(spec.model, bf16=trainer.args.bf16, fp16=trainer.args.fp16)
     reporter.describe({**facts, **facts_of_features(found), "dtype": dtype, "tokens_per_epoch": shared.n_train_tokens})
     _log.info(
         "method %s trains %d of %d parameters; batches of %d (%d x %d) in %d optimizer steps, %d of %d warm-up steps",
@@ -262,10 +262,3 @@ def _facts_at_end(
         "examples_per_second": n_examples / took_s,  # evaluation and waiting for decisions included
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
     }
-
-
-def _dtype(model: ModelSpec, arguments: transformers.TrainingArguments) -> str:
-    """Say how weights are held where that is not float32, and what is computed in where that is another precision."""
-    computed_in = "bfloat16 autocast" if arguments.bf16 else "float16 autocast" if arguments.fp16 else None
-    held_as = model.quantize or (model.dtype if model.dtype != "float32" or computed_in is None else None)
-    return ", ".join(part for part in (held_as, computed_in) if part is not None)

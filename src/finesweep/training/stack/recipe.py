@@ -24,7 +24,7 @@ from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.trainer import Reporter, StackReporter, failed_by
 from finesweep.training.attempt import Attempt
 from finesweep.training.checkpoints import TrialFolder
-from finesweep.training.facts import facts_at_start, facts_of_features
+from finesweep.training.facts import dtype_of, facts_at_start, facts_of_features
 from finesweep.training.features.cache import Features
 from finesweep.training.methods import Trainable
 from finesweep.training.order import epoch_order, make_sampler
@@ -157,6 +157,7 @@ class Heads:
                 **facts,
                 **found,
                 "stacked_with": n_lanes - 1,
+                "dtype": dtype_of(self._spec.model, bf16=task.autocast is not None, fp16=False),
                 "tokens_per_epoch": self._shared.n_train_tokens,
             },
         )
