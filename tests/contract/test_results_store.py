@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +46,7 @@ from finesweep.events import (
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder
 from finesweep.results.writer import open_writer
+from finesweep.search.mirror import OptunaMirror
 from finesweep.spec.sweep import SweepSpec
 
 GRID = Grid("examples", every=100, longest=1000)
@@ -319,6 +321,80 @@ def test_each_event_repeated_at_once_changes_nothing(sweep: str, url: str, life:
         before = everything(sweep)
         told(sweep, batches[:count])
         assert everything(sweep) == before
+
+
+STACK: list[list[Event]] = [
+    *([suggested(number), AttemptStarted(number, 1)] for number in range(6)),
+    [reported(number, 1, 100, 0.5 + number) for number in range(6)],
+    [
+        reported(0, 1, 200, 0.6),
+        reported(1, 1, 200, 0.1),  # the end of this lane stands between the reports of others
+        TrialFinished(1, TrialState.PRUNED, "rung", None, None, attributes={"rung": 0}),
+        *(reported(number, 1, 200, 0.7) for number in range(2, 6)),
+    ],
+    [ended(1, 1, Ending.STOPPED), reported(0, 1, 300, 0.5), reported(1, 1, 300, 0.5), reported(0, 1, 400, 0.5)],
+]
+
+
+@pytest.mark.parametrize("life", [*LIVES.values(), STACK], ids=[*LIVES, "stack"])
+def test_events_that_come_together_are_stored_as_those_that_come_one_by_one(
+    sweep: str, make_spec: Specs, life: list[list[Event]]
+) -> None:
+    together = told(sweep, [[event for batch in life for event in batch]])
+    once = everything(sweep)
+    told(sweep, [[event for batch in life for event in batch]])
+    assert everything(sweep) == once
+    with open_writer(sweep, clock=lambda: 1000.0) as writer:
+        writer.delete("tickets")
+        writer.create_sweep(make_spec(), grid=GRID, provenance={})
+    one_by_one = told(sweep, [[event] for batch in life for event in batch])
+    assert repr(one_by_one) == repr(together)  # of NaN too
+
+
+def test_a_report_of_a_stack_that_cannot_be_stored_leaves_none(sweep: str) -> None:
+    told(sweep, STACK[:6])
+    before = everything(sweep)
+    with pytest.raises(ResultsError, match="trial 7 was never suggested"):
+        told(sweep, [[reported(0, 1, 100, 0.5), reported(7, 1, 100, 0.5)]])
+    assert everything(sweep) == before
+
+
+# --- Optuna's tables --------------------------------------------------------------------------------------------
+
+
+def test_optunas_tables_follow_in_the_order_of_numbers(url: str) -> None:
+    study = optuna.create_study(study_name="tickets", sampler=optuna.samplers.RandomSampler(seed=0))
+    running = [study.ask() for _ in range(40)]
+    for trial in running[:38]:
+        trial.report(trial.suggest_float("x", 0, 1), 100)
+    for trial in reversed(running[:36]):
+        study.tell(trial, math.inf if trial.number == 3 else float(trial.number))
+    mirror = OptunaMirror(url, study)
+    mirror.follow()
+    mirror.wait()
+    assert [trial.number for trial in optuna_trials(url)] == list(range(36))
+    mirror.complete()
+    mirror.close()
+    again = OptunaMirror(url, study)
+    study.tell(running[37], 0.5)
+    again.follow()
+    again.wait()
+    again.complete()
+    again.close()
+
+    def shown(trials: list[optuna.trial.FrozenTrial]) -> list[object]:
+        return [(t.number, t.state, t.values, t.params, t.distributions, t.intermediate_values) for t in trials]
+
+    assert shown(optuna_trials(url)) == shown(study.trials)
+
+
+def optuna_trials(url: str) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name="tickets", storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
