@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -34,12 +33,17 @@ class RowLosses(Protocol):
 class TaskKind:
     model_class: Any
     row_losses: RowLosses | None  # None where a row has no loss of its own but one for each token
-    loss_sum: Callable[..., torch.Tensor]  # of a batch; over n_losses it is the mean
     n_losses: Callable[[torch.Tensor], torch.Tensor]  # labels -> what that sum is taken over
     row_statistics: Callable[[Any, torch.Tensor], torch.Tensor]
     metrics: Callable[[Array, Array], Mapping[str, float]]  # of statistics and labels
     predictions: Callable[[Array], Array]  # statistics -> what a metric of the user's own is given
     eval_rows: int  # per evaluation batch on a CPU, at least; the training batch where that is larger
+
+    def loss_sum(self, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
+        """Sum the losses of a batch; over n_losses it is the mean."""
+        if self.row_losses is None:
+            return token_loss_sum(logits, labels, smoothing=smoothing)
+        return self.row_losses(logits, labels, smoothing=smoothing).sum()
 
 
 def task_kind(task: Task) -> TaskKind:
@@ -141,10 +145,6 @@ def token_statistics(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack(statistics)
 
 
-def _sum_over_rows(losses: RowLosses, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float) -> torch.Tensor:
-    return losses(logits, labels, smoothing=smoothing).sum()
-
-
 def _full(logits: torch.Tensor) -> torch.Tensor:
     """Compute losses in single precision at least."""
     return logits if logits.dtype == torch.float64 else logits.float()
@@ -160,7 +160,6 @@ _KINDS: Mapping[Task, TaskKind] = {
     "classification": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
         row_losses=class_losses,
-        loss_sum=partial(_sum_over_rows, class_losses),
         n_losses=n_elements,
         row_statistics=class_statistics,
         metrics=classification_metrics,
@@ -170,7 +169,6 @@ _KINDS: Mapping[Task, TaskKind] = {
     "multi-label-classification": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
         row_losses=multi_label_losses,
-        loss_sum=partial(_sum_over_rows, multi_label_losses),
         n_losses=n_elements,
         row_statistics=multi_label_statistics,
         metrics=multi_label_metrics,
@@ -180,7 +178,6 @@ _KINDS: Mapping[Task, TaskKind] = {
     "regression": TaskKind(
         model_class=transformers.AutoModelForSequenceClassification,
         row_losses=squared_errors,
-        loss_sum=partial(_sum_over_rows, squared_errors),
         n_losses=n_elements,
         row_statistics=regression_statistics,
         metrics=regression_metrics,
@@ -190,7 +187,6 @@ _KINDS: Mapping[Task, TaskKind] = {
     "causal-lm": TaskKind(
         model_class=transformers.AutoModelForCausalLM,
         row_losses=None,
-        loss_sum=token_loss_sum,
         n_losses=n_predicted_tokens,
         row_statistics=token_statistics,
         metrics=lambda statistics, _: causal_lm_metrics(statistics),

@@ -29,7 +29,7 @@ from finesweep.training.features.cache import Features
 from finesweep.training.methods import Trainable
 from finesweep.training.order import epoch_order, make_sampler
 from finesweep.training.recipe import Shared, drops_last, on_cpu
-from finesweep.training.schedule import end_step, plan
+from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.stack.chance import Order
 from finesweep.training.stack.head import read_head
 from finesweep.training.stack.lane import OPTIMIZER, HeadTask, Lane, Rows, setting
@@ -51,7 +51,7 @@ class Heads:
         self._start: Any = None  # what `_untrained` was made for
         self._untrained: Trainable
         self._tasks: dict[Any, HeadTask | None] = {}
-        self._order = lru_cache(maxsize=8)(self._make_order)
+        self._order = lru_cache(maxsize=4)(self._make_order)  # lanes of a seed share the order of an epoch
 
     def can_train(self, trials: Sequence[TrialSpec]) -> bool:
         """Tell whether trials that are alike can be lanes of one computation. Computes features if nobody has yet."""
@@ -124,9 +124,7 @@ class Heads:
             settings,
             schedule,
             shell=shell,
-            order=self._order(
-                setting(settings, "train_sampling_strategy"), schedule.batch_size, settings.seed, drops_last(settings)
-            ),
+            order=self._order_of(settings, schedule),
             write_best=self._write_best(folder, shell, settings),
             write_checkpoint=folder.write_checkpoint,
         )
@@ -180,6 +178,11 @@ class Heads:
             task=self._spec.task,
             settings=settings,
         )
+
+    def _order_of(self, settings: TrainingSpec, schedule: Schedule) -> Order:
+        strategy, drop_last = setting(settings, "train_sampling_strategy"), drops_last(settings)
+        by_batch = strategy == "group_by_length" or drop_last
+        return self._order(strategy, schedule.batch_size if by_batch else 1, settings.seed, drop_last)
 
     def _make_order(self, strategy: str, batch_size: int, seed: int, drop_last: bool) -> Order:
         rows = self._shared.train
