@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import ray  # after finesweep has set it up
 from tests.contract.scripted import ScriptedTrainer
-from tests.contract.stored_sweep import StoredSweep, assert_whole, climbing, no_tick
+from tests.contract.stored_sweep import GRID, StoredSweep, assert_whole, climbing, no_tick
 from tests.contract.test_ray_backend import Gathering
 
 from finesweep.errors import ResourcesError
-from finesweep.events import AttemptDescribed, TrialState
+from finesweep.events import AttemptDescribed, AttemptResult, Ending, Report, TrialSpec, TrialState
+from finesweep.scheduling.ray_start import LocalRay
 from finesweep.scheduling.ray_tune import RayBackend
 from finesweep.scheduling.slots import Slots
 from finesweep.spec.sweep import Resources
+from finesweep.trainer import Reporter
 
 MakeSweep = Callable[..., StoredSweep]
 
@@ -74,3 +76,44 @@ def test_a_ray_of_its_own_is_started_on_the_slots_and_stopped(
     assert not ray.is_initialized()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     assert not {"PYTHONPATH", "CUDA_DEVICE_ORDER", "TUNE_MAX_PENDING_TRIALS_PG"} & set(os.environ)
+
+
+def test_a_ray_that_is_starting_is_stopped_when_what_it_is_for_comes_to_nothing() -> None:
+    before = dict(os.environ)
+    with pytest.raises(ZeroDivisionError), LocalRay(Slots((), 0.0, cpus_per_trial=2, n_slots=1)):
+        _ = 1 / 0
+    assert not ray.is_initialized()
+    assert {key: os.environ.get(key) for key in before} == before
+
+
+def test_workers_of_a_ray_begun_early_have_imported_before_their_first_trial(
+    tmp_path: Path, make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    sweep = make_sweep(trials=1, pruner={"type": "none"})
+    broker = sweep.broker()
+    slots = Slots((), 0.0, cpus_per_trial=2, n_slots=1)
+    with LocalRay(slots, heavy=["colorsys"]) as local:
+        RayBackend(Imported("colorsys"), Resources(), slots, log_dir=tmp_path, local=local).run(broker, no_tick)
+        assert ray.is_initialized(), "left to whoever started it"
+    assert not ray.is_initialized()
+    assert_whole(sweep, broker)
+    facts = {key: value for event in sweep.heard(AttemptDescribed) for key, value in event.facts.items()}
+    assert facts["imported"] is True
+    assert facts["threads"] == "2"
+
+
+class Imported:
+    """A trainer that says whether a module was there before it."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __call__(self) -> Imported:
+        return self
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        threads = os.environ.get("OMP_NUM_THREADS")
+        reporter.describe({"imported": self._module in sys.modules, "threads": threads})
+        reporter.report(Report(GRID.longest, {"accuracy": 0.5}, GRID.longest, final=True))
+        return AttemptResult(Ending.DONE)
