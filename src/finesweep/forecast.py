@@ -23,11 +23,15 @@ class Measured(Protocol):
     @property
     def generation_s(self) -> float: ...
     @property
+    def may_be_stored(self) -> bool: ...
+    @property
     def peak_memory_gib(self) -> float: ...
 
 
 def forecast(spec: SweepSpec, measured: Measured, slots: Slots | None) -> list[str]:
     """Say in lines what trial and sweep may take without pruning: memory, time, and device-hours.
+
+    Where frozen layers are computed once, trials take less than is said: how much less, the first of them shows.
 
     Rows were filled to `max_length` when it was measured, which makes it high; small batches and slots that share a
     device's power make it low. `slots` is None on a cluster.
@@ -38,6 +42,10 @@ def forecast(spec: SweepSpec, measured: Measured, slots: Slots | None) -> list[s
     report_s = measured.n_validation_rows * measured.eval_s_per_example + measured.generation_s
     trial_s = examples * measured.train_s_per_example + (n_reports + 1) * report_s
     lines = [f"memory: {measured.peak_memory_gib:.2f} GiB", f"longest trial: {_time(trial_s)}"]
+    if measured.may_be_stored:
+        n_rows = measured.n_train_rows + measured.n_validation_rows
+        pass_s = n_rows * measured.eval_s_per_example
+        lines.append(f"frozen layers: computed once, in about {_time(pass_s)}; trials then take less than is said here")
     total_s = spec.budget.trials * trial_s
     if slots is None:
         return [*lines, f"whole sweep: about {total_s / 3600:.2f} slot-hours without pruning"]

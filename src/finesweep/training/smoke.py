@@ -24,6 +24,7 @@ from finesweep.spec.sweep import Method, TrainingSpec, TransformersSweep
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import is_per_token
 from finesweep.training.facts import device_name
+from finesweep.training.features.eligible import why_uncached
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.prepare import prepare
@@ -51,6 +52,7 @@ class SmokeResult:
     train_s_per_example: float
     eval_s_per_example: float
     generation_s: float  # of each evaluation, where what the model writes is judged
+    may_be_stored: bool  # what frozen layers compute, so that trials do not compute it again
     peak_memory_gib: float  # of the device; on a CPU of the whole process
 
 
@@ -116,6 +118,7 @@ def _try(spec: TransformersSweep, settings: TrainingSpec, shared: Shared, folder
         train_s_per_example=clock.step_s / settings.batch_size,
         eval_s_per_example=(eval_s - trainer.generation_s) / n_eval_rows,
         generation_s=trainer.generation_s,
+        may_be_stored=why_uncached(spec, settings) is None,
         peak_memory_gib=_peak_memory_gib(trainer.args.device),
     )
 
