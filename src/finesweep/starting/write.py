@@ -84,6 +84,7 @@ data:
 training:   # the same for all trials; any field of transformers' TrainingArguments too
   eval_every: 20   # percent of a trial's length: five reports each
   seed: 1
+{_grouped(guess)}\
 {_fixed_layers(plan)}\
   # bf16: true   # on a GPU of the last years: twice as fast
   # device_batch_size: {min(8, max(plan.batch_sizes))}   # the most that the device takes at once, if memory is short
@@ -112,6 +113,12 @@ def _data_text(inputs: Inputs, guess: Guess, plan: Plan, *, folder: Path) -> str
     if inputs.leave_out:
         lines.append("incomplete: leave-out   # rows that lack something")
     return "".join(f"  {line}\n" for line in lines)
+
+
+def _grouped(guess: Guess) -> str:
+    """Have rows of like length in a batch; packed texts are all of one length."""
+    strategy = "  train_sampling_strategy: group_by_length   # batches of rows of like length spend less on padding\n"
+    return "" if guess.format == "text" else strategy
 
 
 def _fixed_layers(plan: Plan) -> str:
