@@ -21,6 +21,7 @@ from finesweep.events import Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder
+from finesweep.results.schema import SweepState
 from finesweep.results.url import artifacts_dir, resolve_url
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.retention import Retention
@@ -124,7 +125,9 @@ def resume(
     place = Place(url, Path(provenance["artifact_dir"]))
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
-    with open_writer(url) as writer, _start_ray(spec, slots, backend) as local:
+    with open_writer(url) as writer, ExitStack() as early:
+        is_over = writer.standing(name).state is SweepState.FINISHED  # then there is nothing to start Ray for
+        local = None if is_over else early.enter_context(_start_ray(spec, slots, backend))
         _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
