@@ -33,7 +33,7 @@ test: $(INSTALLED) $(TOOLS) $(DEMO)  ## All tests but the slow ones, with covera
 test-slow: $(INSTALLED) $(TOOLS) $(DEMO)  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow
 
-benchmarks: $(INSTALLED) $(DEMO)  ## All benchmarks against the peers, then docs/benchmarks.md; about an hour and a half.
+benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, then docs/benchmarks.md; about an hour and a half.
 	$(BIN)/python benchmarks/empty_trials.py
 	$(BIN)/python benchmarks/utilisation.py
 	$(BIN)/python benchmarks/first_step.py

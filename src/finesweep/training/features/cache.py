@@ -183,11 +183,12 @@ class FeatureCache:
         return token_batch([rows[i] for i in self._probed_rows()], pad_id=self._pad_id, device=self._device)
 
     def _probed_rows(self) -> list[int]:
-        """Choose rows of all lengths, the shortest and the longest among them."""
+        """Choose rows of different lengths from the shorter half: every worker looks, and the longest cost most."""
         lengths = row_lengths(self._rows["train"])
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        n = min(_N_PROBED, len(order))
-        return [order[i * (len(order) - 1) // max(1, n - 1)] for i in range(n)]
+        last = (len(order) - 1) // 2
+        n = min(_N_PROBED, last + 1)
+        return [order[i * last // max(1, n - 1)] for i in range(n)]
 
     def _last_is_a_token(self, pad_id: int) -> bool:
         """Tell whether no row ends in the id of padding, where models that look for the last token would pass it by."""
