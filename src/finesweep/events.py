@@ -67,6 +67,7 @@ class TrialSpec:
     number: int
     attempt: int  # counts from 1
     configuration: Configuration
+    n_lost: int = 0  # of its attempts, with their workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,12 @@ MODELS: Mapping[str, Callable[[], Any]] = {
             vocab_size=64, dim=16, n_layers=2, n_heads=2, hidden_dim=24, initializer_range=0.3, pad_token_id=0
         )
     ),
+    "modernbert": lambda: transformers.ModernBertModel(
+        transformers.ModernBertConfig(
+            **{**CONFIG, "initializer_range": 0.1, "classifier_dropout": 0.2},
+            **dict.fromkeys(("eos_token_id", "bos_token_id", "cls_token_id", "sep_token_id"), 1),
+        )
+    ),
     "llama": lambda: transformers.LlamaModel(transformers.LlamaConfig(**CONFIG)),
 }
 
@@ -374,14 +380,12 @@ def test_trials_that_are_no_lanes_say_so(stacked: Any, options: Mapping[str, Any
 
 
 def test_a_head_of_other_layers_is_trained_by_itself(stacked: Any, tmp_path: Path, tokenizer: Any) -> None:
-    """ModernBERT's head has a norm."""
+    """BigBird's has the activation of its configuration, here one that lanes do not know."""
     torch.manual_seed(4)
-    config = transformers.ModernBertConfig(
-        **{**CONFIG, "initializer_range": 0.1}, eos_token_id=1, bos_token_id=1, cls_token_id=1, sep_token_id=1
-    )
-    transformers.ModernBertModel(config).save_pretrained(tmp_path / "modern")
-    tokenizer.save_pretrained(tmp_path / "modern")
-    bench = stacked(model=tmp_path / "modern")
+    config = transformers.BigBirdConfig(**CONFIG, attention_type="original_full", hidden_act="mish")
+    transformers.BigBirdModel(config).save_pretrained(tmp_path / "bird")
+    tokenizer.save_pretrained(tmp_path / "bird")
+    bench = stacked(model=tmp_path / "bird")
     specs = [TrialSpec(number, 1, configuration) for number, configuration in TRIALS.items()]
     assert not bench.trainer.can_stack(specs)
     result, alone = bench.run(number=1, **TRIALS[0])

@@ -95,4 +95,5 @@ class Assignments:
         return held
 
     def _key(self, trial: TrialSpec) -> Hashable | None:
-        return self._stacking.key(trial.configuration)
+        """Return what it may share an assignment by. One whose worker was lost goes alone: it may be what kills it."""
+        return None if trial.n_lost else self._stacking.key(trial.configuration)

@@ -141,7 +141,9 @@ def _can_stack(trainer: StackTrainer, trials: Sequence[TrialSpec]) -> bool:
     """Ask the trainer. One that raises is not believed: by itself each trial will say what is wrong."""
     try:
         return trainer.can_stack(trials)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         _log.exception("trials cannot be trained together")
         return False
 

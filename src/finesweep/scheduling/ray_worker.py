@@ -94,7 +94,10 @@ class _TrainerThread:
         while (assignment := self._assignments.get()) is not None:
             trials, mailbox = assignment
             mailbox.begin(trials[:1])  # what the worker does from now on, it does for this one at least
-            run_assignment(trainer.get(), trials, mailbox, logs=partial(self._begun, mailbox))
+            try:
+                run_assignment(trainer.get(), trials, mailbox, logs=partial(self._begun, mailbox))
+            except BaseException:  # nobody would hear of it, and the slot would wait for ever
+                os._exit(1)  # a lost worker is somebody's affair
             self._idle.set()
 
     @contextmanager

@@ -333,7 +333,7 @@ class TrialBroker:
     def _hand_out(self, number: int) -> TrialSpec:
         live = self._live[number]
         self._in_flight[number] = live.attempts + 1
-        return TrialSpec(number=number, attempt=live.attempts + 1, configuration=live.configuration)
+        return TrialSpec(number, live.attempts + 1, live.configuration, n_lost=live.lost)
 
     # --- judging ------------------------------------------------------------------------------------------------
 

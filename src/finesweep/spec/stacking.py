@@ -70,6 +70,8 @@ def _can_stack(spec: TransformersSweep) -> bool:
         spec.task != "causal-lm"
         and spec.resources.feature_cache_gib > 0
         and spec.model.quantize is None
+        and spec.model.dtype
+        not in ("bfloat16", "float16")  # an optimizer's coefficients need more places than they have
         and not needs_time(spec.study)
     )
 

@@ -53,6 +53,9 @@ class Trained(Protocol):
     def write_checkpoint(self, progress: Progress) -> None:
         """Write what it takes to go on from here."""
 
+    def settle(self) -> None:
+        """Write what was kept and is not written yet."""
+
 
 class Attempt:
     """Watches one attempt from step to step, and says in the end how it ended."""
@@ -127,6 +130,7 @@ class Attempt:
             return AttemptResult(Ending.STOPPED)
         if self._decision is Decision.PAUSE and not self._is_over:
             return AttemptResult(Ending.PAUSED)
+        self._trained.settle()
         best = self._folder.best()
         self._folder.clear(but=best.path if best else None)
         artifacts = {"best": self._folder.relative(best.path)} if best else {}

@@ -70,6 +70,9 @@ class TrainedModel:
     def write_checkpoint(self, progress: Progress) -> None:
         self._folder.write_checkpoint(self._fill, progress)
 
+    def settle(self) -> None:
+        """Nothing: what is kept is written at once."""
+
     def _fill(self, folder: Path) -> None:
         """Write trained weights, optimizer, scheduler, random states, position in the data.
 

@@ -106,6 +106,7 @@ class TransformersTrainer:
             alone = StackOfOne(reporter)
             self._heads.train([trial], alone)
             return alone.result
+        self._heads.let_go()
         folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
         return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
 

@@ -96,7 +96,7 @@ def test_what_no_slot_was_given_is_given_back_when_the_sweep_is_halted(third: st
     assert sweep.broker.n_unfinished == 1
 
 
-def test_lost_lanes_are_put_together_again() -> None:
+def test_lost_lanes_go_alone_as_one_of_them_may_be_what_kills_workers() -> None:
     sweep = Sweep(n_trials=4)
     assignments = Assignments(sweep.broker, Stacking(4, alike), n_slots=1)
     first = assignments.next()
@@ -104,6 +104,9 @@ def test_lost_lanes_are_put_together_again() -> None:
     sweep.train(1)
     for number in (3, 2, 0):
         sweep.broker.finish(number, AttemptResult(Ending.LOST))
-    again = assignments.next()
-    assert isinstance(again, tuple)
-    assert [(trial.number, trial.attempt) for trial in again] == [(0, 2), (2, 2), (3, 2)]
+    again = [assignments.next() for _ in range(3)]
+    assert [[(trial.number, trial.attempt) for trial in one] for one in again if isinstance(one, tuple)] == [
+        [(0, 2)],
+        [(2, 2)],
+        [(3, 2)],
+    ]

@@ -28,7 +28,6 @@ def key_of(
     spec = read_sweep(
         {
             "name": "heads",
-            "model": "m",
             "task": task,
             "data": {"train": "t.jsonl", "validation": "v.jsonl"},
             "study": {
@@ -37,6 +36,7 @@ def key_of(
             },
             "training": training,
             "budget": {"trials": 4},
+            "model": "m",
             **sections,
         }
     )
@@ -81,6 +81,7 @@ def test_trials_of_more_than_a_head_or_other_optimizers_go_alone(configuration: 
     [
         {"resources": {"feature_cache_gib": 0}},
         {"task": "causal-lm"},
+        {"model": {"name": "m", "dtype": "bfloat16"}},
         {
             "objective": [
                 {"metric": "loss", "direction": "minimize"},
@@ -90,7 +91,7 @@ def test_trials_of_more_than_a_head_or_other_optimizers_go_alone(configuration: 
         {"training": {**HEAD, "report_to": ["tensorboard"]}},
         {"trainer": "my_module:train", "training": {}},
     ],
-    ids=["no store", "tokens", "time", "trackers", "own trainer"],
+    ids=["no store", "tokens", "half precision", "time", "trackers", "own trainer"],
 )
 def test_sweeps_whose_trials_cannot_share(options: Mapping[str, Any]) -> None:
     assert key_of(**options)(TRIAL) is None

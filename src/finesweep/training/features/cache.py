@@ -7,7 +7,6 @@ shared by all. It must not know how trials are trained.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -149,9 +148,7 @@ class FeatureCache:
         except NoRoomError as error:
             return NotCached(str(error))
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            return NotCached("the disk is full")
+            return NotCached(f"{self._store.root}: {error.strerror or error}")
         if not self._are_ours(features, found):
             return NotCached("what is stored is not what the model computes here")
         return _Known(key, features, found.boundary, found.form, cut, counts)

@@ -66,6 +66,8 @@ def find_boundary(probe: Probe, *, unfrozen_layers: int, pooling: Pooling) -> Fo
             return _try(probe, noisy, boundary)
         except _NotHereError as error:
             reasons.append(str(error))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever code of an unknown architecture makes of a stub
             _log.info("a %s cannot do without its frozen part", type(probe.model).__name__, exc_info=True)
             reasons.append(f"without its frozen part the model fails: {first_line(error)}")

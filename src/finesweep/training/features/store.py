@@ -57,7 +57,7 @@ class Writer:
         """Write vectors: (n, width) to places `first` and on."""
         assert vectors.dtype == self.plan.dtype, "as planned"
         data = vectors.contiguous().cpu().view(torch.uint8).numpy()
-        with (self.folder / f"{split}.bin").open("r+b", buffering=0) as file:
+        with (self.folder / f"{split}.bin").open("r+b") as file:
             file.seek(first * self.plan.width * self.plan.dtype.itemsize)
             file.write(data)
 
@@ -94,7 +94,7 @@ class FeatureStore:
 
     def touch(self, key: str) -> None:
         """Note that a store is in use. One that is gone meanwhile stays readable to those who have mapped it."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone, or another user's
             now = time.time_ns()  # the system's own stamps are some milliseconds coarse
             os.utime(self.root / key / USED, ns=(now, now))
 

@@ -31,11 +31,18 @@ class Dropout:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    weight: str
+    bias: str | None
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Activation:
     function: Callable[[torch.Tensor], torch.Tensor]
 
 
-Layer = Linear | Dropout | Activation
+Layer = Linear | Dropout | Norm | Activation
 
 _ACTIVATIONS: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (
     torch.tanh,
@@ -51,8 +58,9 @@ def read_head(
 ) -> tuple[Layer, ...] | None:
     """Read off the layers through which a head takes vectors: (rows, features) to its logits.
 
-    `run` runs the model on vectors. None where the head is anything but linear layers, dropout and known activations in
-    a row, or trains what is none of these: such a head is trained by itself.
+    `run` runs the model on vectors. None where the head is anything but linear layers, norms, dropout and known
+    activations in a row, or trains what is none of these: such a head is trained by itself. To be given a model whose
+    weights hide nothing: of a layer of zeros it could not be seen what comes after it.
     """
     calls: list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = []
 
@@ -62,9 +70,12 @@ def read_head(
     handles = [
         module.register_forward_hook(lambda m, i, o, name=name: note(name, m, i, o))
         for name, module in model.named_modules()
-        if type(module) in (nn.Linear, nn.Dropout)
+        if type(module) in (nn.Linear, nn.LayerNorm, nn.Dropout)
     ]
-    model.eval()
+    model.train()  # so that what is dropped in ways that are not known shows as another result
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.eval()
     try:
         with torch.no_grad():
             logits = run(model, vectors)
@@ -80,8 +91,12 @@ def read_head(
         layers += between
         if isinstance(module, nn.Dropout):
             layers += [Dropout(module.p, given.shape[-1])] if module.p else []
+        elif isinstance(module, nn.LayerNorm):
+            if module.weight is None or len(module.normalized_shape) != 1:
+                return None
+            layers.append(Norm(f"{name}.weight", _bias_of(name, module), module.eps))
         else:
-            layers.append(Linear(f"{name}.weight", f"{name}.bias" if module.bias is not None else None))
+            layers.append(Linear(f"{name}.weight", _bias_of(name, module)))
         at = output
     after = _between(at, logits)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -91,7 +106,7 @@ def read_head(
 
 
 def parameter_names(layers: Sequence[Layer]) -> list[str]:
-    named = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, Linear)]
+    named = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, Linear | Norm)]
     return [name for pair in named for name in pair if name is not None]
 
 
@@ -107,6 +122,12 @@ def apply_head(
         match layer:
             case Linear():
                 states = _linear(states, weights[layer.weight], None if layer.bias is None else weights[layer.bias])
+            case Norm():
+                states = (
+                    nn.functional.layer_norm(states, states.shape[-1:], eps=layer.epsilon)
+                    * weights[layer.weight][:, None]
+                )
+                states = states if layer.bias is None else states + weights[layer.bias][:, None]
             case Dropout() if unused:
                 states = states * unused.pop(0)
             case Activation():
@@ -127,9 +148,13 @@ def _linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 def _between(before: torch.Tensor, after: torch.Tensor) -> Sequence[Layer] | None:
     """Find what turns one tensor into the next, which may have other dimensions of size 1; None if nothing known."""
-    if before.numel() != after.numel():
+    if before.numel() != after.numel() or before.dtype != after.dtype:
         return None
     flat = after.reshape(before.shape)
     if torch.equal(before, flat):
         return []
     return next(([Activation(f)] for f in _ACTIVATIONS if torch.allclose(f(before), flat, rtol=1e-6, atol=1e-7)), None)
+
+
+def _bias_of(name: str, module: nn.Module) -> str | None:
+    return None if module.bias is None else f"{name}.bias"

@@ -6,6 +6,7 @@ know the other lanes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from finesweep.training.scoring import Scoring
 from finesweep.training.stack.adamw import AdamWSettings, Moments
 from finesweep.training.stack.chance import Chance, Order
 from finesweep.training.stack.head import Layer, apply_head
+
+_log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 4096  # in scoring: stored vectors and logits of so many rows are small
 _WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
@@ -152,7 +155,10 @@ class Lane:
         kept = load_file(checkpoint.path / OPTIMIZER, device=device)
         for name in self.weights:
             self.moments.mean[name], self.moments.square[name] = kept[f"mean.{name}"], kept[f"square.{name}"]
-        self.chance.state = kept["chance"].cpu()
+        try:
+            self.chance.state = kept["chance"].cpu()
+        except (RuntimeError, TypeError):  # one kind of device cannot read another kind's
+            _log.warning("dropout draws anew: the trial was begun on another kind of device")
         self.optimizer_step = checkpoint.progress.optimizer_step
 
     def _fill(self, folder: Path) -> None:

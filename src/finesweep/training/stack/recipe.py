@@ -6,9 +6,10 @@ must not know Ray, or how decisions are made.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from finesweep.training.attempt import Attempt
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.facts import dtype_of, facts_at_start, facts_of_features
 from finesweep.training.features.cache import Features
+from finesweep.training.features.probing import add_noise
+from finesweep.training.memory import is_out_of_memory
 from finesweep.training.methods import Trainable
 from finesweep.training.order import epoch_order, make_sampler
 from finesweep.training.recipe import Shared, drops_last, on_cpu
@@ -48,9 +51,9 @@ class Heads:
         self._cache = shared.features
         self._prepared_cpu_s = 0.0
         self._feature_facts: Mapping[str, Any] = {}
-        self._start: Any = None  # what `_untrained` was made for
+        self._start: Hashable = None  # what `_untrained` was made for
         self._untrained: Trainable
-        self._tasks: dict[Any, HeadTask | None] = {}
+        self._tasks: dict[Hashable, HeadTask | None] = {}
         self._order = lru_cache(maxsize=4)(self._make_order)  # lanes of a seed share the order of an epoch
 
     def can_train(self, trials: Sequence[TrialSpec]) -> bool:
@@ -83,8 +86,21 @@ class Heads:
             return None
         self._feature_facts = facts_of_features(features)
         if key not in self._tasks:
-            self._tasks[key] = self._read(settings, features)
+            self._tasks[key] = self._read_if_it_fits(settings, features)
         return self._tasks[key]
+
+    def let_go(self) -> None:
+        """Free what is kept on a device between stacks: another kind of trial is about to need it."""
+        self._tasks = {key: task for key, task in self._tasks.items() if task is None or task.device.type == "cpu"}
+
+    def _read_if_it_fits(self, settings: TrainingSpec, features: Features) -> HeadTask | None:
+        try:
+            return self._read(settings, features)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            _log.info("the features of all rows do not fit the device: heads are trained one by one, batch by batch")
+            return None
 
     def _read(self, settings: TrainingSpec, features: Features) -> HeadTask | None:
         device = torch.device("cpu" if on_cpu(self._spec) else "cuda")
@@ -106,9 +122,10 @@ class Heads:
             scoring=self._shared.scoring,
             autocast=torch.bfloat16 if setting(settings, "bf16") else None,
         )
-        shell.model.to(device)
+        noisy = copy.deepcopy(shell.model).to(device)
+        add_noise(noisy, shell.names)
         with task.precision():
-            layers = read_head(shell.model, rows[0].vectors[:_READ_ON], lambda m, vectors: m(features=vectors).logits)
+            layers = read_head(noisy, rows[0].vectors[:_READ_ON], lambda m, vectors: m(features=vectors).logits)
         return None if layers is None else replace(task, layers=layers)
 
     def _lane(self, trial: TrialSpec, reporter: StackReporter, *, n_lanes: int) -> Running:

@@ -82,7 +82,6 @@ def _go_on(running: Running, decision: Decision | None) -> None:
             running.due = next(reports) if decision is None else reports.send(decision)
         except StopIteration as end:
             if end.value:
-                running.lane.settle()
                 running.ended = running.attempt.end()
 
     _guarded(running, ask)

@@ -44,6 +44,7 @@ class Stack:
             for lane in lanes:
                 lane.chance = chance
         self._drawing = list(dict.fromkeys(lane.chance for lane in lanes))
+        assert len(self._drawing) in (1, len(lanes)), "lanes draw together or each by itself"
         like = next(iter(self._weights.values()))
         self._optimizer = StackedAdamW([lane.adamw for lane in lanes], decayed=self._task.decayed, like=like)
         self._dtype = like.dtype
