@@ -303,6 +303,21 @@ def test_a_worker_that_dies_costs_the_lanes_that_had_not_ended_an_attempt_each(
     assert finished[0] == 1
 
 
+def test_a_lane_that_kills_every_worker_takes_the_others_with_it_once(
+    make_real_backend: MakeBackend, make_sweep: MakeSweep
+) -> None:
+    def one_kills(trial: TrialSpec) -> Sequence[Stage]:
+        return [says(100), Dies(0.0, attempt=trial.attempt)] if trial.number == 1 else climbing(trial)
+
+    sweep = make_sweep(trials=4, pruner=NO_PRUNER)
+    broker = sweep.broker()
+    make_real_backend("ray", one_kills).run(broker, no_tick)
+    assert states(sweep) == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE, TrialState.COMPLETE]
+    lost = [record.lost_attempts for record in sweep.history().trials]
+    assert lost[1] > 1
+    assert max(lost[0], lost[2], lost[3]) == 1
+
+
 def test_a_stop_by_hand_reaches_one_lane_of_a_stack(make_real_backend: MakeBackend, make_sweep: MakeSweep) -> None:
     sweep = make_sweep(trials=4, pruner=NO_PRUNER)
 
