@@ -307,7 +307,7 @@ def test_a_lane_that_kills_every_worker_takes_the_others_with_it_once(
     make_real_backend: MakeBackend, make_sweep: MakeSweep
 ) -> None:
     def one_kills(trial: TrialSpec) -> Sequence[Stage]:
-        return [says(100), Dies(0.0, attempt=trial.attempt)] if trial.number == 1 else climbing(trial)
+        return [says(100, 0.5), Dies(0.0, attempt=trial.attempt)] if trial.number == 1 else climbing(trial)
 
     sweep = make_sweep(trials=4, pruner=NO_PRUNER)
     broker = sweep.broker()
