@@ -126,6 +126,7 @@ def resume(
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(url) as writer, ExitStack() as early:
+        writer.refuse_if_held(name)  # before anything is started for it
         is_over = writer.standing(name).state is SweepState.FINISHED  # then there is nothing to start Ray for
         local = None if is_over else early.enter_context(_start_ray(spec, slots, backend))
         _refuse_changed(_prepare(spec, view), provenance, view)

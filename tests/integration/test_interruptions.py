@@ -18,7 +18,7 @@ from tests.integration.conftest import Workplace
 def slow(workplace: Workplace) -> Workplace:
     """Trials of some seconds, not pruned, with a checkpoint at every report."""
     workplace.write(
-        {"training": {"epochs": 10, "eval_every": 240, "checkpoint_minutes": 0}, "budget": {"trials": 3}},
+        {"training": {"epochs": 20, "eval_every": 240, "checkpoint_minutes": 0}, "budget": {"trials": 3}},
         study={"pruner": {"type": "none"}},
     )
     return workplace

@@ -182,6 +182,11 @@ class ResultsWriter:
             epoch = lease.acquire(connection, row, holder, now_s=self._clock())
         self._epochs[name] = epoch
 
+    def refuse_if_held(self, name: str) -> None:
+        """Raise SweepHeldError if a live process drives the sweep."""
+        with self._sweep(name) as (_, row):
+            lease.refuse_if_held(row, now_s=self._clock())
+
     def renew(self, name: str) -> None:
         """Keep the lease for another `lease.LEASE_S`. Raises SweepHeldError if somebody else has the sweep."""
         with self._held_sweep(name) as (connection, row):
