@@ -166,11 +166,11 @@ def set_up(
     what is left; say so. Raises ResourcesError where the device does not hold the model.
     """
     arguments = training_arguments(settings, schedule, eval_rows=eval_rows, folder=folder, use_cpu=on_cpu(spec))
-    is_fixed = shared.features is not None and settings.method == "feature-extraction"
-    found = shared.features.find(settings) if shared.features is not None and is_fixed else None
+    cache = shared.features if settings.method == "feature-extraction" else None
+    found = None if cache is None else cache.find(settings)
     pad_id = pad_id_of(shared.tokenizer)
-    if shared.features is not None and isinstance(found, Features):
-        trainable = shared.features.shell(settings)
+    if cache is not None and isinstance(found, Features):
+        trainable = cache.shell(settings)
         data = {"train_dataset": found.train, "eval_dataset": found.validation}
         data_collator = feature_collator(pad_id)
     else:
