@@ -164,7 +164,9 @@ class Driver:
     def _end_state(self) -> SweepState:
         if self.broker.n_unfinished or self.broker.halted in STOPS:
             return SweepState.INTERRUPTED
-        return SweepState.FAILED if self.broker.all_failed else SweepState.FINISHED
+        if self.broker.all_failed:
+            return SweepState.FAILED
+        return SweepState.FINISHED if self.broker.halted in (None, HOURS) else SweepState.INTERRUPTED
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

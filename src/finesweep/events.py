@@ -50,6 +50,14 @@ class Ending(StrEnum):
     PAUSED = "paused"  # in answer to Decision.PAUSE; a checkpoint was written if there was anything to keep
     FAILED = "failed"  # the trainer raised
     LOST = "lost"  # the worker died
+    STALLED = "stalled"  # the worker was killed because the trial had said nothing for too long
+    BLOCKED = "blocked"  # something beside the trial must be mended first, as a full disk: the sweep pauses
+    ABANDONED = "abandoned"  # the driver died; found by the next one
+
+    @property
+    def uses_retry(self) -> bool:
+        """Tell whether an attempt that ended so counts among those that the sweep begins again."""
+        return self in (Ending.FAILED, Ending.LOST, Ending.STALLED)
 
 
 class Source(StrEnum):
@@ -67,7 +75,7 @@ class TrialSpec:
     number: int
     attempt: int  # counts from 1
     configuration: Configuration
-    n_lost: int = 0  # of its attempts, with their workers
+    n_retries: int = 0  # of its attempts, those that came to nothing and used up a retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,7 @@ class TrialRecord:
     attributes: Mapping[str, Any]
     reports: tuple[Report, ...]  # in rising steps, one per step, over all attempts
     attempts: int  # how many were started
-    lost_attempts: int
+    n_retries: int  # of these, the ones whose ending uses up a retry
     value: float | None = None
     value_step: int | None = None
     reason: str | None = None

@@ -17,7 +17,7 @@ import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
 from finesweep.errors import DataError, ResourcesError, ResultsError, SweepNameError
-from finesweep.events import Grid, Listener, SweepHistory
+from finesweep.events import Ending, Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder
@@ -109,9 +109,17 @@ def run(
 
 
 def resume(
-    name: str, *, view: View | None = None, results: str | None = None, backend: BackendName = "ray"
+    name: str,
+    *,
+    view: View | None = None,
+    results: str | None = None,
+    backend: BackendName = "ray",
+    take_over: bool = False,
 ) -> SweepEnd:
     """Go on with a sweep after Ctrl-C, a crash or a reboot: interrupted trials first, under their own numbers.
+
+    Args:
+        take_over: from a holder that seems alive but is known to be gone; if it is not, it stores nothing more.
 
     Raises:
         SweepHeldError: a live process drives it.
@@ -126,13 +134,14 @@ def resume(
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(url) as writer, ExitStack() as early:
-        writer.refuse_if_held(name)  # before anything is started for it
+        if not take_over:
+            writer.refuse_if_held(name)  # before anything is started for it
         is_over = writer.standing(name).state is SweepState.FINISHED  # then there is nothing to start Ray for
         local = None if is_over else early.enter_context(_start_ray(spec, slots, backend))
         _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return _drive(spec, place, grid, make_backend, writer=writer, view=view)
+        return _drive(spec, place, grid, make_backend, writer=writer, view=view, take_over=take_over)
 
 
 def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
@@ -197,9 +206,10 @@ def _drive(
     *,
     writer: ResultsWriter,
     view: View,
+    take_over: bool = False,
 ) -> SweepEnd:
     name = spec.name
-    writer.acquire(name, Holder.this_process())
+    writer.acquire(name, Holder.this_process(), take_over=take_over)
     try:
         history = writer.history(name)
         n_trials = writer.standing(name).budget_trials
@@ -218,6 +228,8 @@ def _drive(
                 grid=grid,
                 n_trials=n_trials,
                 retries=spec.budget.retries,
+                retry_on=[Ending(ending) for ending in spec.budget.retry_on],
+                stop_after_failures=spec.budget.stop_after_failures,
                 listener=listener,
                 starting=starting_configurations(spec),
                 fixed=fixed_settings(spec.training, spec.study.parameters),
@@ -252,7 +264,15 @@ def _backend(
         return InlineBackend(factory, log_dir=place.artifact_dir, stacking=stacking)
     from finesweep.scheduling.ray_tune import RayBackend  # heavy, and sets Ray up as it is imported
 
-    return RayBackend(factory, spec.resources, slots, log_dir=place.artifact_dir, stacking=stacking, local=local)
+    return RayBackend(
+        factory,
+        spec.resources,
+        slots,
+        log_dir=place.artifact_dir,
+        stacking=stacking,
+        local=local,
+        stall_minutes=spec.budget.stall_minutes,
+    )
 
 
 def _start_ray(spec: SweepSpec, slots: Slots | None, backend: BackendName) -> AbstractContextManager[LocalRay | None]:

@@ -18,7 +18,10 @@ def backend_on_ray(
     n_slots: int,
     gpus_per_trial: float = 0.0,
     stacking: Stacking = ALONE,
+    stall_minutes: float | None = None,
 ) -> RayBackend:
     """Make a backend of one CPU a trial."""
     slots = Slots(devices=(), gpus_per_trial=gpus_per_trial, cpus_per_trial=1, n_slots=n_slots)
-    return RayBackend(trainer_factory, Resources(), slots, log_dir=log_dir, stacking=stacking)
+    return RayBackend(
+        trainer_factory, Resources(), slots, log_dir=log_dir, stacking=stacking, stall_minutes=stall_minutes
+    )

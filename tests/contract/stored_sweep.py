@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from optuna.samplers import BaseSampler
@@ -12,6 +12,7 @@ from finesweep.events import (
     AttemptEnded,
     AttemptStarted,
     Decision,
+    Ending,
     Event,
     Grid,
     Report,
@@ -55,7 +56,11 @@ class StoredSweep:
         self._store = writer.listener(spec.name)
 
     def broker(
-        self, *, also: Callable[[Sequence[Event]], None] | None = None, sampler: BaseSampler | None = None
+        self,
+        *,
+        also: Callable[[Sequence[Event]], None] | None = None,
+        sampler: BaseSampler | None = None,
+        retry_on: Collection[Ending] = (Ending.LOST,),
     ) -> TrialBroker:
         def hear(events: Sequence[Event]) -> None:
             self._store(events)
@@ -69,6 +74,7 @@ class StoredSweep:
             grid=GRID,
             n_trials=self.spec.budget.trials,
             retries=self.spec.budget.retries,
+            retry_on=retry_on,
             listener=hear,
             history=self.history(),
             sampler=sampler,

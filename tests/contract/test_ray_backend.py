@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,7 +56,7 @@ def test_a_killed_worker_costs_its_trial_an_attempt_and_no_more(tmp_path: Path, 
     assert_whole(sweep, broker)
     assert [record.state for record in sweep.history().trials] == [TrialState.COMPLETE] * 4
     record = sweep.history().trials[1]
-    assert (record.attempts, record.lost_attempts) == (2, 1)
+    assert (record.attempts, record.n_retries) == (2, 1)
     endings = [event.result.ending for event in sweep.heard(AttemptEnded) if event.number == 1]
     assert endings == [Ending.LOST, Ending.DONE]
     assert pids(sweep)[1, 1] != pids(sweep)[1, 2]
@@ -70,9 +72,42 @@ def test_a_trial_that_loses_every_worker_fails_after_its_retries(tmp_path: Path,
     backend_on_ray(ScriptedTrainer(fatal), log_dir=tmp_path, n_slots=1).run(broker, no_tick)
     assert_whole(sweep, broker)
     first, second = sweep.history().trials
-    assert (first.state, first.attempts, first.lost_attempts) == (TrialState.FAILED, 2, 2)
+    assert (first.state, first.attempts, first.n_retries) == (TrialState.FAILED, 2, 2)
     assert "budget.retries is 1" in (first.reason or "")
     assert second.state is TrialState.COMPLETE
+
+
+@dataclass(frozen=True)
+class Hanging(ScriptedTrainer):
+    """Trial 1 hangs in its first attempt, after its first report, as a call into C that never returns would."""
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        if (trial.number, trial.attempt) != (1, 1):
+            return super().run(trial, reporter)
+        assert reporter.report(says(100, 0.5).report) is Decision.CONTINUE
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        time.sleep(600)
+        raise AssertionError("woke up")
+
+
+@pytest.mark.parametrize("is_retried", [True, False])
+def test_a_trial_that_hangs_is_killed_and_ends_as_the_sweep_says(
+    tmp_path: Path, make_sweep: MakeSweep, *, is_retried: bool
+) -> None:
+    sweep = make_sweep(trials=3, pruner={"type": "none"})
+    broker = sweep.broker(retry_on=[Ending.STALLED] if is_retried else [])
+    backend = backend_on_ray(Hanging(climbing), log_dir=tmp_path, n_slots=2, stall_minutes=2 / 60)
+    backend.run(broker, no_tick)
+    assert_whole(sweep, broker)
+    hung = sweep.history().trials[1]
+    endings = [event.result.ending for event in sweep.heard(AttemptEnded) if event.number == 1]
+    if is_retried:
+        assert (hung.state, endings) == (TrialState.COMPLETE, [Ending.STALLED, Ending.DONE])
+    else:
+        assert (hung.state, endings) == (TrialState.FAILED, [Ending.STALLED])
+        assert (hung.reason or "").startswith("stalled: not a word for 0.033")
+    others = [record.state for record in sweep.history().trials if record.number != 1]
+    assert others == [TrialState.COMPLETE] * 2
 
 
 def test_a_long_clean_up_harms_no_later_trial_and_workers_are_reused(tmp_path: Path, make_sweep: MakeSweep) -> None:

@@ -263,7 +263,7 @@ def test_a_completed_trial(sweep: str) -> None:
         Report(100, {"accuracy": 0.5, "loss": -0.5}, 103),
         Report(250, {"accuracy": 0.6, "loss": -0.6}, 253, final=True),
     )
-    assert (trial.attempts, trial.lost_attempts, trial.value, trial.value_step) == (1, 0, 0.6, 250)
+    assert (trial.attempts, trial.n_retries, trial.value, trial.value_step) == (1, 0, 0.6, 250)
     assert (trial.started_at, trial.finished_at) == (1000.0, 1000.0)
 
 
@@ -280,7 +280,7 @@ def test_a_resumed_trial_has_its_reports_over_all_attempts(sweep: str) -> None:
         (200, 0.6),
         (300, 0.7),
     ]
-    assert (trial.attempts, trial.lost_attempts) == (3, 1)
+    assert (trial.attempts, trial.n_retries) == (3, 1)
     assert (trial.state, trial.reason) == (TrialState.FAILED, "boom")
 
 

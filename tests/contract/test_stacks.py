@@ -296,7 +296,7 @@ def test_a_worker_that_dies_costs_the_lanes_that_had_not_ended_an_attempt_each(
     assert states(sweep) == [TrialState.COMPLETE] * 6
     assert sorted(at_death) == [0, 2, 3], "told at once"
     records = sweep.history().trials
-    assert [record.lost_attempts for record in records] == [1, 0, 1, 1, 0, 0]
+    assert [record.n_retries for record in records] == [1, 0, 1, 1, 0, 0]
     assert [record.attempts for record in records] == [2, 1, 2, 2, 1, 1]
     assert {tuple(r.step for r in record.reports) for record in records} == {(100,), (100, 200, 300)}
     finished = [event.number for event in sweep.heard(TrialFinished)]
@@ -313,7 +313,7 @@ def test_a_lane_that_kills_every_worker_takes_the_others_with_it_once(
     broker = sweep.broker()
     make_real_backend("ray", one_kills).run(broker, no_tick)
     assert states(sweep) == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE, TrialState.COMPLETE]
-    lost = [record.lost_attempts for record in sweep.history().trials]
+    lost = [record.n_retries for record in sweep.history().trials]
     assert lost[1] > 1
     assert max(lost[0], lost[2], lost[3]) == 1
 

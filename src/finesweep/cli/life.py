@@ -58,14 +58,16 @@ def run(
 @results_option
 @backend_option
 @detach_option
-def resume(sweep: str, results: str | None, backend: Any, detach: bool) -> int:
+@click.option("--take-over", is_flag=True, help="Also from a holder that seems alive; it then stores nothing more.")
+def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_over: bool) -> int:
     """Go on with a sweep after Ctrl-C, a crash or a reboot."""
     if detach:
-        return _detach(["resume", sweep, f"--backend={backend}"], open_database(results).spec(sweep), results)
+        arguments = ["resume", sweep, f"--backend={backend}", *(["--take-over"] if take_over else [])]
+        return _detach(arguments, open_database(results).spec(sweep), results)
     from finesweep import sweeps
 
     with _view() as view:
-        end = sweeps.resume(sweep, view=view, results=results, backend=backend)
+        end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
     return _close(end, open_database(results).url)
 
 

@@ -84,7 +84,7 @@ ATTEMPT_COLUMNS = {
     "sweep": TEXT,
     "number": COUNT,
     "attempt": COUNT,
-    "ending": TEXT,  # done, stopped, paused, failed, lost; none: not ended, or its driver died
+    "ending": TEXT,  # done, stopped, paused, failed, lost, stalled, blocked, abandoned; none: not ended
     "reason": TEXT,
     "traceback": TEXT,
     "started_at": MOMENT,

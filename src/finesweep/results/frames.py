@@ -304,9 +304,8 @@ def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[in
         *(reports.c[name] == attempts.c[name] for name in key)
     )
     until = sa.func.coalesce(attempts.c.ended_at, last_report.scalar_subquery(), attempts.c.started_at)
-    query = sa.select(
-        attempts.c.sweep_id, attempts.c.number, sa.func.count(), sa.func.sum(until - attempts.c.started_at)
-    )
+    took = sa.case((until > attempts.c.started_at, until - attempts.c.started_at), else_=0.0)  # clocks are set back
+    query = sa.select(attempts.c.sweep_id, attempts.c.number, sa.func.count(), sa.func.sum(took))
     rows = connection.execute(_of(query, attempts, sweep_ids).group_by(attempts.c.sweep_id, attempts.c.number))
     return {(sweep_id, number): (count, seconds) for sweep_id, number, count, seconds in rows}
 

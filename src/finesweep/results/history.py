@@ -10,6 +10,8 @@ from finesweep.events import Ending, Report, Source, SweepHistory, TrialRecord, 
 from finesweep.results.schema import attempts, reports, sweeps, trials
 from finesweep.results.values import metrics_from_json
 
+_USE_RETRIES = [ending for ending in Ending if ending.uses_retry]
+
 
 def read_history(connection: sa.Connection, sweep_id: int) -> SweepHistory:
     """Read the trials of a sweep in the order of their numbers."""
@@ -20,7 +22,7 @@ def read_history(connection: sa.Connection, sweep_id: int) -> SweepHistory:
             sa.select(
                 attempts.c.number,
                 sa.func.count().label("started"),
-                sa.func.count().filter(attempts.c.ending == Ending.LOST).label("lost"),
+                sa.func.count().filter(attempts.c.ending.in_(_USE_RETRIES)).label("retries"),
             )
             .where(attempts.c.sweep_id == sweep_id)
             .group_by(attempts.c.number)
@@ -37,7 +39,7 @@ def read_history(connection: sa.Connection, sweep_id: int) -> SweepHistory:
             attributes=row.attributes,
             reports=tuple(reports_of[row.number]),
             attempts=counts[row.number].started if row.number in counts else 0,
-            lost_attempts=counts[row.number].lost if row.number in counts else 0,
+            n_retries=counts[row.number].retries if row.number in counts else 0,
             value=row.value,
             value_step=row.value_step,
             reason=row.reason,

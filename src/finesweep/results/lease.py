@@ -1,6 +1,8 @@
 """Who drives a sweep: a lease that expires, and an epoch that tells an old driver that it was replaced.
 
-Works inside the transaction it is given. The time is passed in; processes are looked up on this host only.
+On the holder's own host its process decides, and no clock: one that waits for a locked database or a debugger is not
+dead, and one that is gone does not come back because the clock was set. From elsewhere only the expiry is known.
+Works inside the transaction it is given. The time is passed in.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ class Lease:
     expires_at: float
 
     def is_live(self, now_s: float) -> bool:
-        """Tell whether it has not expired and, if it is of this host, whether its process still exists."""
-        if now_s >= self.expires_at:
-            return False
-        return self.holder.host != socket.gethostname() or is_alive(self.holder)
+        """Tell whether its process still exists; where that cannot be told for certain, it must not have expired."""
+        if self.holder.host != socket.gethostname():
+            return now_s < self.expires_at
+        if self.holder.started is None:  # a pid alone may be that of a later process
+            return now_s < self.expires_at and is_alive(self.holder)
+        return is_alive(self.holder)
 
 
 def lease_of(row: Any) -> Lease | None:  # Any: a row of sweeps, whose columns SQLAlchemy does not type
@@ -57,9 +61,20 @@ def lease_of(row: Any) -> Lease | None:  # Any: a row of sweeps, whose columns S
     return Lease(Holder(row.holder_host, row.holder_pid, row.holder_started), row.held_since, row.expires_at)
 
 
-def acquire(connection: sa.Connection, row: Any, holder: Holder, *, now_s: float) -> int:  # Any: a row of sweeps
-    """Take the sweep in `row` and return the new epoch; a request to stop ends with it. Raises SweepHeldError."""
-    refuse_if_held(row, now_s=now_s)
+def acquire(
+    connection: sa.Connection,
+    row: Any,  # of sweeps
+    holder: Holder,
+    *,
+    now_s: float,
+    take_over: bool,
+) -> int:
+    """Take the sweep in `row` and return the new epoch; a request to stop ends with it.
+
+    Raises SweepHeldError if the lease is live, unless it is to be taken over.
+    """
+    if not take_over:
+        refuse_if_held(row, now_s=now_s)
     epoch = int(row.epoch) + 1
     connection.execute(
         sa.update(sweeps)
@@ -84,9 +99,14 @@ def refuse_if_held(row: Any, *, now_s: float) -> None:  # Any: a row of sweeps
         since = datetime.fromtimestamp(lease.held_since, UTC)
         raise SweepHeldError(
             f"sweep {row.name!r} is driven by process {lease.holder.pid} on {lease.holder.host} since "
-            f"{since:%Y-%m-%d %H:%M:%S} UTC. Stop it with: finesweep stop {row.name}. Should it be gone, its lease "
-            f"ends in {lease.expires_at - now_s:.0f} s."
+            f"{since:%Y-%m-%d %H:%M:%S} UTC. Stop it with: finesweep stop {row.name}. {_way_past(lease, now_s)}"
         )
+
+
+def _way_past(lease: Lease, now_s: float) -> str:
+    if lease.holder.host == socket.gethostname():
+        return f"Should it hang: kill {lease.holder.pid}, then resume."
+    return f"Should it be gone: its lease ends in {lease.expires_at - now_s:.0f} s, or resume with --take-over."
 
 
 def is_alive(holder: Holder, *, proc: Path = PROC) -> bool:

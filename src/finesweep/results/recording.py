@@ -19,6 +19,7 @@ from finesweep.events import (
     AttemptDescribed,
     AttemptEnded,
     AttemptStarted,
+    Ending,
     Event,
     Reported,
     TrialFinished,
@@ -36,6 +37,12 @@ def record(connection: sa.Connection, sweep_id: int, events: Sequence[Event], *,
     sweep.read_trials({event.number for event in events if not isinstance(event, TrialSuggested)})
     for kind, alike in groupby(events, key=type):
         _HANDLERS[kind](sweep, list(alike))
+
+
+def abandon_open(connection: sa.Connection, sweep_id: int, *, reason: str) -> None:
+    """End the attempts that a dead driver has left open, at what was last heard of each."""
+    connection.execute(_ABANDON_ATTEMPTS, {"of_sweep": sweep_id, "why": reason})
+    connection.execute(_INTERRUPT_TRIALS, {"of_sweep": sweep_id})
 
 
 @dataclass(slots=True)
@@ -276,6 +283,25 @@ _SELECT_STUDY_ATTRIBUTES = sa.select(sweeps.c.study_attributes).where(_THIS_SWEE
 
 _UPDATE_TRIAL = sa.update(trials).where(*_THIS_TRIAL)  # which columns are set is given with the values
 _UPDATE_ATTEMPT = sa.update(attempts).where(*_THIS_ATTEMPT)
+_LAST_HEARD = sa.select(sa.func.max(reports.c.reported_at)).where(
+    reports.c.sweep_id == attempts.c.sweep_id,
+    reports.c.number == attempts.c.number,
+    reports.c.attempt == attempts.c.attempt,
+)
+_ABANDON_ATTEMPTS = (
+    sa.update(attempts)
+    .where(attempts.c.sweep_id == _OF_SWEEP, attempts.c.ended_at.is_(None))
+    .values(
+        ending=Ending.ABANDONED,
+        reason=sa.bindparam("why"),
+        ended_at=sa.func.coalesce(_LAST_HEARD.scalar_subquery(), attempts.c.started_at),
+    )
+)
+_INTERRUPT_TRIALS = (
+    sa.update(trials)
+    .where(trials.c.sweep_id == _OF_SWEEP, trials.c.state == TrialState.RUNNING)
+    .values(state=TrialState.INTERRUPTED)
+)
 _UPDATE_SWEEP = sa.update(sweeps).where(_THIS_SWEEP)
 
 

@@ -23,7 +23,7 @@ from finesweep.results.database import translated, writing_engine
 from finesweep.results.history import read_history
 from finesweep.results.lease import Holder
 from finesweep.results.names import unknown_sweep
-from finesweep.results.recording import record
+from finesweep.results.recording import abandon_open, record
 from finesweep.results.schema import SweepState, artifacts, create_tables, sweeps
 from finesweep.results.url import redacted, resolve_url
 from finesweep.spec.sweep import SweepSpec
@@ -176,10 +176,15 @@ class ResultsWriter:
 
     # --- the lease ----------------------------------------------------------------------------------------------
 
-    def acquire(self, name: str, holder: Holder) -> None:
-        """Take the sweep for this writer, over from a dead holder if need be. Raises SweepHeldError."""
+    def acquire(self, name: str, holder: Holder, *, take_over: bool = False) -> None:
+        """Take the sweep for this writer, over from a dead holder if need be.
+
+        Attempts that the last holder left open are ABANDONED, their trials INTERRUPTED. Raises SweepHeldError, unless
+        a holder that seems alive is to be taken over: it can then write nothing more.
+        """
         with self._sweep(name) as (connection, row):
-            epoch = lease.acquire(connection, row, holder, now_s=self._clock())
+            epoch = lease.acquire(connection, row, holder, now_s=self._clock(), take_over=take_over)
+            abandon_open(connection, row.id, reason=f"its driver ended: {_holder_text(row)}")
         self._epochs[name] = epoch
 
     def refuse_if_held(self, name: str) -> None:
@@ -253,8 +258,11 @@ def _refuse_if_replaced(row: sa.Row[Any] | None, name: str, epoch: int) -> None:
     if row is None:
         raise SweepNameError(f"sweep {name!r} was deleted while it was being driven. Run its file again to begin anew.")
     if row.epoch != epoch:
-        by = f"process {row.holder_pid} on {row.holder_host}" if row.holder_host else "another process, since gone"
         raise SweepHeldError(
-            f"sweep {name!r} was taken over by {by}; nothing more is stored for this one. "
+            f"sweep {name!r} was taken over by {_holder_text(row)}; nothing more is stored for this one. "
             "Let that one finish, or stop it and resume the sweep."
         )
+
+
+def _holder_text(row: sa.Row[Any]) -> str:
+    return f"process {row.holder_pid} on {row.holder_host}" if row.holder_host else "another process, since gone"

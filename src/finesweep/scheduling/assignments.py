@@ -96,4 +96,4 @@ class Assignments:
 
     def _key(self, trial: TrialSpec) -> Hashable | None:
         """Return what it may share an assignment by. One whose worker was lost goes alone: it may be what kills it."""
-        return None if trial.n_lost else self._stacking.key(trial.configuration)
+        return None if trial.n_retries else self._stacking.key(trial.configuration)

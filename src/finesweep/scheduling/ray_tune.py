@@ -11,17 +11,16 @@ import shutil
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finesweep.errors import ResourcesError
-from finesweep.events import AttemptResult, Decision, Ending, Report
 from finesweep.scheduling.ahead import AskedAhead
-from finesweep.scheduling.assignments import Assignment
 from finesweep.scheduling.backend import Tick
+from finesweep.scheduling.in_flight import InFlight, Silence
 from finesweep.scheduling.ray_start import CONNECTION_ERRORS, QUIET, LocalRay, environment, hush, refused
 from finesweep.scheduling.slots import Slots, cluster_slots
 from finesweep.scheduling.stacking import ALONE, Stacking
@@ -37,10 +36,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, Message, SlotWorker
-
-# Workers that die before they say a word: after so many in a row something is wrong with the machine, not the trial.
-MOST_FAILED_STARTS = 3
+from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,8 @@ class RayBackend:
 
     With `slots`, Ray is started here on their devices and stopped at the end; without, trials run on the cluster at
     `resources.address`, divided as `resources` says. A Ray that this process is connected to already is used as is, and
-    one that is being started, `local`, is waited for and left to whoever started it.
+    one that is being started, `local`, is waited for and left to whoever started it. A worker whose trials have not
+    reported for `stall_minutes` is killed.
     """
 
     trainer_factory: TrainerFactory
@@ -58,6 +55,7 @@ class RayBackend:
     log_dir: Path
     stacking: Stacking = ALONE
     local: LocalRay | None = None
+    stall_minutes: float | None = None
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
         with self._connected() as is_ours, _staging() as staging, _plain_workers() if is_ours else nullcontext():
@@ -97,7 +95,8 @@ class RayBackend:
         trainable = tune.with_parameters(SlotWorker, trainer_factory=self.trainer_factory, log_dir=self.log_dir)
         n_slots = min(slots.n_slots, n_fitting)
         ahead = AskedAhead(broker, self.stacking, n_slots=n_slots)
-        attempts = _Attempts(broker, tick, ahead, n_slots=n_slots)
+        silence = Silence(None if self.stall_minutes is None else self.stall_minutes * 60)
+        attempts = InFlight(broker, tick, ahead, silence, n_slots=n_slots)
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -117,7 +116,7 @@ class RayBackend:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        # All workers may start at once; that no more are asked for than there are slots is seen to by _Attempts.
+        # All workers may start at once; that no more are asked for than there are slots is seen to by InFlight.
         with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
             try:
                 try:
@@ -175,116 +174,10 @@ def _n_fitting(per_trial: Mapping[str, float]) -> int:
     )
 
 
-class _Attempts:
-    """Which Tune trial is which assignment, and how its trials are doing: what searcher and scheduler need to know."""
-
-    def __init__(self, broker: TrialBroker, tick: Tick, ahead: AskedAhead, *, n_slots: int) -> None:
-        self.broker = broker
-        self._tick = tick
-        self._ahead = ahead
-        self.n_slots = n_slots
-        self._numbers: dict[str, set[int]] = {}  # Tune's id -> trials that have not ended yet
-        self._begun: set[int] = set()
-        self._failed_starts = 0
-        self._fault: Exception | None = None
-
-    def __getstate__(self) -> None:
-        """Nothing: Tune pickles its searcher and scheduler for a restore that we never ask for."""
-        return
-
-    def next(self, tune_id: str) -> Assignment | NoTrial:
-        """Give a slot that is free what it is to do."""
-        if len(self._numbers) >= self.n_slots:
-            return NoTrial.WAIT
-        found = self._ahead.next()
-        while found is NoTrial.DRAWING and not self._numbers:  # Tune would sleep for a second
-            self._tick()
-            found = self._ahead.next()
-        if isinstance(found, tuple):
-            self._numbers[tune_id] = {trial.number for trial in found}
-        return found
-
-    def tick(self) -> None:
-        self._tick()
-        self._ahead.prepare()
-
-    def hear(self, tune_id: str, messages: Sequence[Message]) -> tuple[dict[int, Decision], dict[int, Decision]]:
-        """Take what a worker has said; give the answers to its reports, and what its trials must know beside them."""
-        answers: dict[int, Decision] = {}
-        with self.broker.together():
-            for number, said in messages:
-                self._begin(number)
-                match said:
-                    case Report():
-                        answers[number] = self.broker.report(number, said)
-                    case AttemptResult():
-                        self._end(tune_id, number, said)
-                    case facts:
-                        self.broker.describe(number, facts)
-        words = {number: self.broker.poll(number) for number in self._numbers[tune_id]}
-        return answers, {number: word for number, word in words.items() if word is not Decision.CONTINUE}
-
-    def is_over(self, tune_id: str) -> bool:
-        """Tell whether every trial of the assignment has ended, and forget the assignment if so."""
-        if self._numbers[tune_id]:
-            return False
-        del self._numbers[tune_id]
-        return True
-
-    def withdraw(self, tune_id: str) -> None:
-        """Give back an assignment that has not ended: it is not charged for a worker that never got to it."""
-        for number in sorted(self._numbers.pop(tune_id, ()), reverse=True):  # each is put before those that wait
-            self._begun.discard(number)
-            self.broker.give_back(number)
-
-    def lose(self, tune_id: str, reason: str) -> None:
-        """Have the trials of a dead worker begun again; those that it had not begun are not charged for it."""
-        numbers = self._numbers.pop(tune_id, set())
-        has_begun = bool(numbers & self._begun)
-        with self.broker.together():
-            for number in sorted(numbers, reverse=True):
-                if number in self._begun:
-                    self._begun.remove(number)
-                    self.broker.finish(number, AttemptResult(Ending.LOST, reason=reason))
-                else:
-                    self.broker.give_back(number)
-        if not numbers or has_begun:
-            return
-        self._failed_starts += 1
-        if self._failed_starts >= MOST_FAILED_STARTS:
-            self._fault = ResourcesError(
-                f"{self._failed_starts} workers in a row died before they began a trial. The last one: {reason}"
-            )
-            self.broker.halt("workers cannot start", pause=True)
-
-    def _begin(self, number: int) -> None:
-        self._begun.add(number)
-        self._failed_starts = 0
-        self.broker.begin(number)
-
-    def _end(self, tune_id: str, number: int, result: AttemptResult) -> None:
-        self._numbers[tune_id].remove(number)
-        self._begun.discard(number)
-        self.broker.finish(number, result)
-
-    @contextmanager
-    def keeping_faults(self) -> Iterator[None]:
-        """Keep what goes wrong in the driver, as a database that is gone: Tune turns it into text."""
-        try:
-            yield
-        except Exception as error:
-            self._fault = self._fault or error
-            raise
-
-    def raise_fault(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-
-
 class _BrokerSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     """Tune asks for configurations; the broker has attempts."""
 
-    def __init__(self, attempts: _Attempts) -> None:
+    def __init__(self, attempts: InFlight) -> None:
         super().__init__()
         self._attempts = attempts
 
@@ -322,14 +215,16 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     Tune's own STOP is used only when a worker has said how its last attempt ended, so the actor is idle by then.
     """
 
-    def __init__(self, attempts: _Attempts) -> None:
+    def __init__(self, attempts: InFlight) -> None:
         super().__init__()
         self._attempts = attempts
-        self._added: deque[Any] = deque()  # Tune's trials that were not chosen yet
+        self._known: dict[str, Any] = {}  # Tune's trials by their id, until they are over
+        self._added: deque[Any] = deque()  # those that were not chosen yet
         self._over: deque[Any] = deque()  # and those that it is to forget
         self._keeps_workers = False
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
+        self._known[trial.trial_id] = trial
         self._added.append(trial)
         if not self._keeps_workers:  # of slots that wait for the sampler; Tune would keep but one
             self._keeps_workers = True
@@ -343,6 +238,8 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         that is starting: with short trials the second slot would never come to be.
         """
         self._attempts.tick()
+        for tune_id in self._attempts.silence.too_long():
+            ray.kill(self._known[tune_id].temporary_state.ray_actor)  # Tune then tells of an error
         self._forget_all_but_one(controller._tune_controller)
         if self._attempts.broker.halted:
             for trial in list(controller.get_live_trials()):  # a trial that is stopped leaves the set
@@ -381,6 +278,7 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         """Take from Tune what is over: it walks over all it has, and writes all of it to a file in the end."""
         while len(self._over) > 1:  # with none, Tune would think that it never had any
             trial = self._over.popleft()
+            self._known.pop(trial.trial_id, None)
             controller._trials.remove(trial)
             for trials in (controller._live_trials, controller._stopped_trials, controller._failed_trials):
                 trials.discard(trial)

@@ -8,7 +8,7 @@ in another thread.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +46,7 @@ from finesweep.events import (
     TrialSuggested,
 )
 from finesweep.search.asking import Asking, Drawing, Drawn
+from finesweep.search.failures import FailureStreak, Retries
 from finesweep.search.judge import BY_HAND, Judge, Values, step_of_value
 from finesweep.search.known import KnownConfigurations
 from finesweep.search.pruners import make_pruner
@@ -73,7 +74,7 @@ class _Live:
     trial: Trial
     configuration: Configuration
     attempts: int = 0
-    lost: int = 0
+    spoiled: int = 0  # attempts that came to nothing and used up a retry
     decisions: dict[int, Decision] = field(default_factory=dict)  # by step
     values: dict[int, Values] = field(default_factory=dict)  # of the objectives, by step
 
@@ -89,6 +90,8 @@ class TrialBroker:
         grid: Grid,
         n_trials: int,
         retries: int,
+        retry_on: Collection[Ending] = (Ending.LOST,),
+        stop_after_failures: int = 0,
         listener: Listener,
         starting: Sequence[tuple[Source, Configuration]] = (),
         fixed: Configuration | None = None,
@@ -99,7 +102,9 @@ class TrialBroker:
 
         Args:
             n_trials: trained trials in total; a configuration met before takes over the earlier result and is free.
-            retries: how often a trial is begun again after its worker was lost.
+            retries: how often a trial is begun again after an attempt that came to nothing.
+            retry_on: the endings that are meant by that: LOST, STALLED, FAILED or some of these.
+            stop_after_failures: halt once so many trials in a row have failed for the same reason; 0: never.
             starting: configurations, perhaps partial, to be tried before the sampler is asked.
             fixed: the sweep's settings, on which conditions and branches may depend.
             sampler: instead of the one that the study names.
@@ -107,7 +112,8 @@ class TrialBroker:
         history = history or SweepHistory()
         self._spec = study
         self._n_trials = n_trials
-        self._retries = retries
+        self._retries = Retries(retries, after=retry_on)
+        self._failures = FailureStreak(stop_after_failures)
         self._emit_to = listener
         fixed = dict(fixed or {})
         self._storage = InMemoryStorage()
@@ -255,11 +261,19 @@ class TrialBroker:
             case Ending.DONE:
                 self._complete(live, ended)
             case Ending.FAILED:
-                self._fail(live, result.reason or "the trainer failed", ended)
+                self._spoil(live, result.reason or "the trainer failed", ended)
             case Ending.STOPPED:
                 self._fail(live, "the trainer ended as stopped without being told to stop", ended)
             case Ending.LOST:
-                self._lose(live, result.reason or "worker lost", ended)
+                self._spoil(live, result.reason or "worker lost", ended)
+            case Ending.STALLED:
+                self._spoil(live, result.reason or "stalled", ended)
+            case Ending.BLOCKED:
+                self._emit(ended, TrialInterrupted(number))
+                self._queue.appendleft(number)
+                self.halt(result.reason or "a worker could not go on", pause=True)
+            case Ending.ABANDONED:
+                raise ValueError(f"attempt {ended.attempt} of trial {number} was not abandoned: its driver is here")
             case Ending.PAUSED if not self._pausing:  # it would be begun again, and pause again, for ever
                 self._fail(live, "the trainer ended as paused without being told to pause", ended)
             case Ending.PAUSED:
@@ -333,7 +347,7 @@ class TrialBroker:
     def _hand_out(self, number: int) -> TrialSpec:
         live = self._live[number]
         self._in_flight[number] = live.attempts + 1
-        return TrialSpec(number, live.attempts + 1, live.configuration, n_lost=live.lost)
+        return TrialSpec(number, live.attempts + 1, live.configuration, n_retries=live.spoiled)
 
     # --- judging ------------------------------------------------------------------------------------------------
 
@@ -373,13 +387,14 @@ class TrialBroker:
     def _fail(self, live: _Live, reason: str, *before: Event) -> None:
         self._end(live, TrialState.FAILED, reason, *before)
 
-    def _lose(self, live: _Live, reason: str, ended: AttemptEnded) -> None:
-        live.lost += 1
-        if live.lost > self._retries:
-            self._fail(live, f"{reason} ({live.lost} times; budget.retries is {self._retries})", ended)
-        else:
+    def _spoil(self, live: _Live, reason: str, ended: AttemptEnded) -> None:
+        """Begin a trial again whose attempt came to nothing, or fail it."""
+        live.spoiled += 1
+        if self._retries.allow(ended.result.ending, live.spoiled):
             self._emit(ended, TrialInterrupted(live.number))
             self._queue.appendleft(live.number)
+        else:
+            self._fail(live, self._retries.explain(reason, live.spoiled), ended)
 
     def _reuse(self, live: _Live, origin: int) -> None:
         """End a trial with the result of an earlier one of the same configuration."""
@@ -425,7 +440,15 @@ class TrialBroker:
                 study_attributes=self._study_attributes(),
             ),
         )
+        if reused_from is None:
+            self._note_outcome(state, reason or "")
         self._settle_twins(live, failed=state is TrialState.FAILED)
+
+    def _note_outcome(self, state: TrialState, reason: str) -> None:
+        if state is not TrialState.FAILED:
+            self._failures.end()
+        elif (enough := self._failures.add(reason)) is not None:
+            self.halt(enough, pause=False)
 
     def _settle_twins(self, origin: _Live, *, failed: bool) -> None:
         twins = [self._live[number] for number in self._twins.pop(origin.number, []) if number in self._live]
@@ -488,7 +511,7 @@ class TrialBroker:
             trial=Trial(self.study, self._trial_id(record.number)),
             configuration=record.configuration,
             attempts=record.attempts,
-            lost=record.lost_attempts,
+            spoiled=record.n_retries,
             decisions={report.step: Decision.CONTINUE for report in record.reports},
             values={report.step: values_of(report, self._spec.objectives) for report in record.reports},
         )

@@ -183,7 +183,10 @@ class Budget(Model):
     trials: Int = Field(ge=1)  # trained ones: a repeated configuration takes over the earlier result and is free
     hours: Float | None = Field(default=None, gt=0)  # of this sweep's running, over resumes
     at_end: Literal["finish", "interrupt"] = "finish"  # what happens to running trials when the hours are over
-    retries: Int = Field(default=2, ge=0)  # how often a trial is begun again because its worker was lost
+    retries: Int = Field(default=2, ge=0)  # how often a trial is begun again after one of these
+    retry_on: Annotated[tuple[Literal["lost", "stalled", "failed"], ...], BeforeValidator(_as_list)] = ("lost",)
+    stall_minutes: Float | None = Field(default=None, gt=0)  # without a report: the worker is killed; not if inline
+    stop_after_failures: Int = Field(default=5, ge=0)  # in a row and for the same reason: the sweep stops; 0: never
 
 
 class Resources(Model):

@@ -57,11 +57,16 @@ def test_a_process_that_nobody_waited_for_is_not_alive() -> None:
     process.wait()
 
 
-def test_a_lease_lives_until_it_expires_or_its_process_is_gone(dead: Holder) -> None:
-    mine = Lease(Holder.this_process(), held_since=0.0, expires_at=60.0)
-    assert mine.is_live(59.9)
-    assert not mine.is_live(60.0)
-    assert not Lease(dead, 0.0, 60.0).is_live(1.0)
+def test_on_its_own_host_a_lease_lives_as_long_as_its_process_whatever_the_clock_says(dead: Holder) -> None:
+    for now_s in (-1e9, 1.0, 1e9):  # set back, as it should be, long expired
+        assert Lease(Holder.this_process(), held_since=0.0, expires_at=60.0).is_live(now_s)
+        assert not Lease(dead, 0.0, 60.0).is_live(now_s)
+
+
+def test_a_pid_without_a_start_time_is_believed_until_the_lease_expires() -> None:
+    lease = Lease(Holder(HERE, os.getpid(), None), held_since=0.0, expires_at=60.0)
+    assert lease.is_live(59.9)
+    assert not lease.is_live(60.0)
 
 
 def test_of_another_host_only_the_expiry_is_known(dead: Holder) -> None:

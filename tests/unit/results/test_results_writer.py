@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from finesweep.errors import ResultsError, SweepHeldError, SweepNameError
@@ -125,6 +126,33 @@ def test_renewing_keeps_a_lease_and_expiry_ends_it(writer: ResultsWriter, clock:
         writer.acquire("tickets", other(2))
     clock.now_s += 1
     writer.acquire("tickets", other(2))
+
+
+def test_a_live_lease_may_be_taken_over_by_force(writer: ResultsWriter) -> None:
+    writer.acquire("tickets", other(1))
+    with open_writer(writer.url) as second:
+        second.acquire("tickets", other(2), take_over=True)
+        with pytest.raises(SweepHeldError, match="taken over by process 2 on elsewhere"):
+            writer.renew("tickets")
+        second.renew("tickets")
+
+
+def test_what_a_dead_driver_left_open_is_abandoned_at_what_was_last_heard_of_it(
+    writer: ResultsWriter, clock: Clock, trial_events: Events
+) -> None:
+    writer.acquire("tickets", other(1))
+    listener = writer.listener("tickets")
+    *before, reported = trial_events(0, [0.5], state=None)
+    listener(before)
+    clock.now_s += 5
+    listener([reported])
+    clock.now_s += LEASE_S
+    writer.acquire("tickets", other(2))
+    [attempt] = open_results(writer.url).attempts("tickets").to_dict("records")
+    assert (attempt["ending"], attempt["reason"]) == ("abandoned", "its driver ended: process 1 on elsewhere")
+    assert attempt["ended_at"] - attempt["started_at"] == pd.Timedelta(seconds=5)
+    [record] = writer.history("tickets").trials
+    assert (record.state, record.attempts, record.n_retries) == (TrialState.INTERRUPTED, 1, 0)
 
 
 def test_a_released_lease_is_free(writer: ResultsWriter) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -242,6 +243,68 @@ def test_a_failed_attempt_keeps_its_traceback(make_desk: MakeDesk) -> None:
     assert desk.heard(AttemptEnded) == [AttemptEnded(0, 1, result)]
 
 
+@pytest.mark.parametrize("ending", [Ending.STALLED, Ending.FAILED])
+def test_only_what_the_sweep_retries_is_begun_again(make_desk: MakeDesk, ending: Ending) -> None:
+    desk = make_desk(retries=1, n_trials=2)
+    desk.finish(desk.next().number, ending, "no luck")
+    assert (desk.state(0), desk.outcome(0).reason) == (TrialState.FAILED, "no luck")
+    desk = make_desk(retries=1, retry_on=[ending], n_trials=1)
+    desk.finish(desk.next().number, ending, "no luck")
+    again = desk.next()
+    assert (again.number, again.attempt, again.n_retries) == (0, 2, 1)
+    desk.finish(0, ending, "no luck")
+    assert desk.outcome(0).reason == "no luck (2 times; budget.retries is 1)"
+
+
+def test_retries_are_counted_together_whatever_they_are_for(make_desk: MakeDesk) -> None:
+    desk = make_desk(retries=2, retry_on=[Ending.LOST, Ending.FAILED], n_trials=1)
+    for ending in (Ending.LOST, Ending.FAILED, Ending.LOST):
+        desk.finish(desk.next().number, ending, "no luck")
+    assert desk.outcome(0).reason == "no luck (3 times; budget.retries is 2)"
+
+
+def test_a_blocked_trial_pauses_the_sweep_and_is_the_next_to_go_on(make_desk: MakeDesk) -> None:
+    desk = make_desk(n_trials=4)
+    first, second = desk.next(), desk.next()
+    desk.finish(first.number, Ending.BLOCKED, "no space left on the disk")
+    assert desk.broker.halted == "no space left on the disk"
+    assert desk.report(second.number, 100, 0.5) is Decision.PAUSE
+    desk.finish(second.number, Ending.PAUSED)
+    assert desk.heard(TrialFinished) == []
+    assert [event.number for event in desk.heard(TrialInterrupted)] == [0, 1]
+    assert desk.broker.n_unfinished == 2
+
+
+def fail_in_turn(desk: Desk, reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        desk.finish(desk.next().number, Ending.FAILED, reason)
+
+
+def test_trials_that_keep_failing_for_one_reason_end_the_sweep(make_desk: MakeDesk) -> None:
+    desk = make_desk(stop_after_failures=3)
+    running = desk.next()
+    fail_in_turn(desk, [f"FileNotFoundError: '/data/{n}.jsonl', tried {n} times" for n in (1, 2)])
+    assert desk.broker.halted is None
+    fail_in_turn(desk, ["FileNotFoundError: '/other.jsonl', tried 7 times"])
+    assert desk.broker.halted == (
+        "3 trials in a row failed for the same reason: FileNotFoundError: '/other.jsonl', tried 7 times"
+    )
+    assert desk.broker.suggest() is NoTrial.WAIT
+    assert desk.report(running.number, 900, 0.5, final=True) is Decision.CONTINUE  # what runs may end
+    desk.finish(running.number)
+    assert desk.broker.suggest() is NoTrial.EXHAUSTED
+
+
+def test_failures_of_different_reasons_or_with_an_outcome_between_end_nothing(make_desk: MakeDesk) -> None:
+    desk = make_desk(stop_after_failures=3, n_trials=20)
+    fail_in_turn(desk, ["one", "two"] * 3)
+    fail_in_turn(desk, ["two"])
+    desk.train()
+    fail_in_turn(desk, ["two", "two"])
+    assert desk.broker.halted is None
+    assert make_desk(stop_after_failures=0).broker.halted is None
+
+
 def test_a_lost_worker_is_replaced_up_to_the_retries(make_desk: MakeDesk) -> None:
     desk = make_desk(retries=2, n_trials=1)
     for attempt in (1, 2, 3):
@@ -455,7 +518,7 @@ def record(number: int, state: TrialState, **others: Any) -> TrialRecord:
         "attributes": {},
         "reports": (),
         "attempts": int(is_begun),
-        "lost_attempts": 0,
+        "n_retries": 0,
         "started_at": 1000.0 if is_begun else None,
         "finished_at": 2000.0 if state.is_final else None,
     }
@@ -464,7 +527,7 @@ def record(number: int, state: TrialState, **others: Any) -> TrialRecord:
 
 def test_interrupted_trials_go_on_first_under_their_own_numbers(make_desk: MakeDesk) -> None:
     reports = (Report(100, {"accuracy": 0.5}, 100), Report(200, {"accuracy": 0.8}, 200))
-    history = SweepHistory((record(0, TrialState.INTERRUPTED, reports=reports, attempts=2, lost_attempts=1),))
+    history = SweepHistory((record(0, TrialState.INTERRUPTED, reports=reports, attempts=2, n_retries=1),))
     desk = make_desk(ONE, history=history, n_trials=1)
     trial = desk.next()
     assert (trial.number, trial.attempt) == (0, 3)
@@ -477,7 +540,7 @@ def test_interrupted_trials_go_on_first_under_their_own_numbers(make_desk: MakeD
 
 
 def test_lost_attempts_of_earlier_drives_count(make_desk: MakeDesk) -> None:
-    history = SweepHistory((record(0, TrialState.INTERRUPTED, attempts=1, lost_attempts=1),))
+    history = SweepHistory((record(0, TrialState.INTERRUPTED, attempts=1, n_retries=1),))
     desk = make_desk(ONE, history=history, retries=1)
     desk.finish(desk.next().number, Ending.LOST, "gone")
     assert desk.state(0) is TrialState.FAILED

@@ -79,7 +79,7 @@ def history_of(desk: Desk) -> SweepHistory:
             attributes=desk.broker.study.trials[event.number].system_attrs,
             reports=reports[event.number],
             attempts=1,
-            lost_attempts=0,
+            n_retries=0,
             value=outcomes[event.number].value,
             value_step=outcomes[event.number].value_step,
             reason=outcomes[event.number].reason,
