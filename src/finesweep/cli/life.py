@@ -137,7 +137,7 @@ def _view() -> Any:
 
 def _close(end: SweepEnd, url: str) -> int:
     """Show how a sweep ended and say what to do next."""
-    from finesweep.driver import HOURS
+    from finesweep.driver import HOURS, STOPS
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
     from finesweep.results.url import redacted
@@ -154,7 +154,7 @@ def _close(end: SweepEnd, url: str) -> int:
     elif end.state is SweepState.INTERRUPTED:
         waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
         say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")
-        return 130
+        return 130 if end.reason in STOPS else 1
     front = known.front(end.name)
     if not front:
         say(f"{end.name}: no trial was completed. See why: finesweep logs {end.name}:0{hint}")
