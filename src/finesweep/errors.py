@@ -4,6 +4,7 @@ FinesweepError
 ├── SpecError        a study or sweep file is wrong; carries every fault of it
 ├── SweepNameError   the database already holds a sweep of that name, or holds none
 ├── SweepHeldError   another live process drives the sweep
+├── DriveError       a sweep that was begun cannot go on now; mended, it is resumed
 ├── ResultsError     the results database cannot be opened, read or written
 ├── DataError        the data set cannot be read or does not fit the task
 ├── ModelError       the model cannot be found or loaded
@@ -41,6 +42,14 @@ class SweepNameError(FinesweepError):
 
 class SweepHeldError(FinesweepError):
     pass
+
+
+class DriveError(FinesweepError):
+    """Its cause is the error that ended the drive."""
+
+    def __init__(self, sweep: str, error: FinesweepError) -> None:
+        self.sweep = sweep
+        super().__init__(str(error))
 
 
 class ResultsError(FinesweepError):

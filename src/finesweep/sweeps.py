@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from finesweep.driver import Driver, SweepEnd, View
-from finesweep.errors import DataError, ResourcesError, ResultsError, SweepNameError
+from finesweep.errors import (
+    DataError,
+    DriveError,
+    FinesweepError,
+    ResourcesError,
+    ResultsError,
+    SweepHeldError,
+    SweepNameError,
+)
 from finesweep.events import Ending, Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import open_results
@@ -85,6 +93,7 @@ def run(
 
     Raises:
         SweepNameError: the database already holds a sweep of this name.
+        DriveError: it was begun and cannot go on now, as when the disk is full; mended, it is to be resumed.
         DataError, ModelError, ResourcesError, ResultsError, SpecError.
     """
     view = view or _lines()
@@ -124,6 +133,7 @@ def resume(
     Raises:
         SweepHeldError: a live process drives it.
         SweepNameError: there is no such sweep.
+        DriveError: it cannot go on now.
     """
     view = view or _lines()
     url = _url(results)
@@ -240,8 +250,13 @@ def _drive(
             spec, writer=writer, make_broker=make_broker, listeners=[retention, TrackerProblems(view.say)], view=view
         )
         return driver.drive(make_backend())
+    except SweepHeldError:
+        raise
+    except FinesweepError as error:
+        raise DriveError(name, error) from error
     finally:
-        writer.release(name)
+        with suppress(ResultsError):  # what cannot be written now must not hide why
+            writer.release(name)
 
 
 def _backend(

@@ -21,7 +21,7 @@ from finesweep.cli.talk import (
     say,
     set_option,
 )
-from finesweep.errors import FinesweepError
+from finesweep.errors import DriveError, FinesweepError
 
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
@@ -48,9 +48,15 @@ def run(
         )
     from finesweep import sweeps
 
-    with _view() as view:
-        end = sweeps.run(spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides)
-    return _close(end, sweeps.place_of(spec, results=results).url)
+    url = sweeps.place_of(spec, results=results).url
+    try:
+        with _view() as view:
+            end = sweeps.run(
+                spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides
+            )
+    except DriveError as error:
+        return _give_up(error, url)
+    return _close(end, url)
 
 
 @click.command()
@@ -66,9 +72,13 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
         return _detach(arguments, open_database(results).spec(sweep), results)
     from finesweep import sweeps
 
-    with _view() as view:
-        end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
-    return _close(end, open_database(results).url)
+    url = open_database(results).url
+    try:
+        with _view() as view:
+            end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
+    except DriveError as error:
+        return _give_up(error, url)
+    return _close(end, url)
 
 
 @click.command()
@@ -169,6 +179,14 @@ def _close(end: SweepEnd, url: str) -> int:
         f"    optuna-dashboard {redacted(url)}\n"
     )
     return 0
+
+
+def _give_up(error: DriveError, url: str) -> int:
+    say(f"Error: {error}")
+    say(
+        f"{error.sweep} is interrupted; then go on with it:\n\n    finesweep resume {error.sweep}{database_hint(url)}\n"
+    )
+    return 1
 
 
 def _detach(arguments: list[str], spec: SweepSpec, results: str | None) -> int:
