@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import checking, life, looking, starting
+from finesweep.cli import checking, comparing, life, looking, starting
 from finesweep.cli.talk import say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -58,7 +58,8 @@ for verb in (
     looking.status,
     looking.logs,
     looking.samples,
-    looking.compare,
+    comparing.compare,
+    comparing.diff,
     looking.export,
 ):
     cli.add_command(verb)

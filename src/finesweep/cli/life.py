@@ -151,10 +151,11 @@ def _close(end: SweepEnd, url: str) -> int:
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
     from finesweep.results.url import redacted
+    from finesweep.views.selection import Selection
     from finesweep.views.tables import best_text, leaderboard
 
     known = open_results(url)
-    print_tables([leaderboard(known, end.name, top=20)], as_json=False)
+    print_tables([leaderboard(known, end.name, selection=Selection(top=20))], as_json=False)
     hint = database_hint(url)
     if end.reason:
         say(f"{end.name}: {end.reason}.")

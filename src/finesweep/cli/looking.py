@@ -1,4 +1,4 @@
-"""Verbs that look at results: status, logs, samples, compare, export."""
+"""Verbs that look at one sweep or trial: status, logs, samples, export."""
 
 from __future__ import annotations
 
@@ -9,25 +9,38 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finesweep.cli.talk import json_option, open_database, print_tables, results_option, trial_name
+from finesweep.cli.talk import (
+    json_option,
+    open_database,
+    print_tables,
+    results_option,
+    select_options,
+    trial_name,
+)
 from finesweep.errors import FinesweepError
 
 if TYPE_CHECKING:
     from finesweep.results.frames import Results
+    from finesweep.views.selection import Selection
 
 
 @click.command()
 @click.argument("sweep", required=False)
 @results_option
 @click.option("--metric", "metrics", multiple=True, help="Show another reported metric as a column.")
-@click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
+@select_options
 @json_option
-def status(sweep: str | None, results: str | None, metrics: tuple[str, ...], top: int | None, as_json: bool) -> None:
+def status(
+    sweep: str | None, results: str | None, metrics: tuple[str, ...], selection: Selection, as_json: bool
+) -> None:
     """List the sweeps of a results database, or one sweep's trials, best first."""
     from finesweep.views.tables import leaderboard, sweeps_table
 
     known = open_database(results)
-    table = sweeps_table(known) if sweep is None else leaderboard(known, sweep, metrics=metrics, top=top)
+    if sweep is None:
+        table = sweeps_table(known, selection=selection)
+    else:
+        table = leaderboard(known, sweep, metrics=metrics, selection=selection)
     print_tables([table], as_json=as_json)
 
 
@@ -69,33 +82,6 @@ def samples(trial: str, step: int | None, results: str | None, as_json: bool) ->
 
     rows = read_samples(open_database(results), *trial_name(trial), step=step)
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else samples_text(rows))
-
-
-@click.command()
-@click.argument("sweep", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(min=1), help="Show only the best of the trials.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write all trials to a .csv, .json, .parquet or .md file."
-)
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@results_option
-@json_option
-def compare(
-    sweep: tuple[str, ...], top: int | None, output: Path | None, force: bool, results: str | None, as_json: bool
-) -> None:
-    """Compare the trials of one or several sweeps on their common parameters."""
-    from finesweep.views.compare import compare as gather
-    from finesweep.views.compare import comparison_tables
-
-    comparison = gather(open_database(results), sweep)
-    if output is None:
-        print_tables(comparison_tables(comparison, top=top), as_json=as_json)
-        return
-    from finesweep.export.table_file import export_table
-
-    trials = comparison.trials if top is None else comparison.trials.head(top)
-    export_table(trials, output, force=force)
-    click.echo(f"{output}: {len(trials)} trials.")
 
 
 @click.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,23 @@ set_option = click.option(
 )
 detach_option = click.option("--detach", is_flag=True, help="Run in the background and give the prompt back.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+def select_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options that choose among trials, handed to it as one `selection`."""
+
+    @click.option("--where", metavar="CONDITION", help='Only trials of which it holds: "learning_rate < 1e-4".')
+    @click.option("--sort", multiple=True, metavar="COLUMN", help="Order by a column; -COLUMN: largest first.")
+    @click.option("--columns", metavar="A,B,...", help="Show these columns, in this order.")
+    @click.option("--top", type=click.IntRange(min=1), help="Show only the first of the trials.")
+    @functools.wraps(verb)
+    def selecting(where: str | None, sort: tuple[str, ...], columns: str | None, top: int | None, **rest: Any) -> Any:
+        from finesweep.views.selection import Selection
+
+        chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
+        return verb(selection=Selection(where=where, sort=sort, columns=chosen, top=top), **rest)
+
+    return selecting
 
 
 def say(text: str) -> None:

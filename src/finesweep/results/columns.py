@@ -70,6 +70,7 @@ FACT_COLUMNS = {  # of TRIAL_COLUMNS, what the worker told -> the name it told i
     "effective_warmup_steps": "warmup_steps",
 }
 OBJECTIVE_PREFIX = "objective."  # keeps a metric apart from a parameter of the same name
+METRIC_PREFIX = "metrics."  # and so does this, of a metric that is no objective
 ON_FRONT = "on_front"  # COMPLETE, and no trial of its sweep beats it
 POINT_COLUMNS = {
     "sweep": TEXT,

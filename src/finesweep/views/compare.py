@@ -20,12 +20,14 @@ from finesweep.results.columns import (
     scalar_dtype,
     wider_dtype,
 )
+from finesweep.results.cost import cost_of
 from finesweep.results.frames import Results
 from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings
 from finesweep.spec.study import StudySpec
 from finesweep.spec.sweep import FunctionSweep, SweepSpec
+from finesweep.views.selection import EVERYTHING, Selection
 from finesweep.views.tables import Column, Table, best_first, trials_table
 
 BEST_COLUMNS = {
@@ -34,12 +36,16 @@ BEST_COLUMNS = {
     "direction": "string",
     "best_trial": "Int64",
     "best_value": "float64",
-    "difference": "float64",  # to the best of all sweeps with the same objective; 0 is that one
+    "difference": "float64",  # to the best of all sweeps with the same objective and data; 0 is that one
+    "judged_on": "string",  # a mark of the validation data, where these sweeps were not all judged on the same
     "on_front": "Int64",  # several objectives: how many of its trials no trial of any of these sweeps beats
     "complete": "Int64",
     "pruned": "Int64",
     "failed": "Int64",
     "seconds_used": "float64",
+    "examples_seen": "Int64",  # of all its trials
+    "slot_hours": "float64",  # of training
+    "gpu_hours": "float64",  # of these, on GPUs
 }
 
 
@@ -50,13 +56,19 @@ class Comparison:
     trials: pd.DataFrame
     best: pd.DataFrame
 
+    @property
+    def metric(self) -> str | None:
+        """Name the leading objective's metric, where it is the same in all sweeps."""
+        metrics = self.best["metric"].unique()
+        return str(metrics[0]) if len(metrics) == 1 else None
+
 
 def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     """Gather the trials of sweeps, best first, and the best of each.
 
     A parameter that only some sweeps search has the fixed setting of the others in their rows. Sweeps whose
-    objectives differ keep their trials apart, in the order given; several objectives that are the same have one
-    front over all sweeps. Raises ResultsError without a sweep.
+    objectives or data differ keep their trials apart, in the order given: they are never ranked together. Several
+    objectives that are the same have one front over all sweeps. Raises ResultsError without a sweep.
     """
     if not sweeps:
         raise ResultsError("compare: no sweep was named. Name one or several; finesweep status lists them.")
@@ -65,7 +77,8 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     parameters = parameter_columns(spec.study.parameters for spec in specs.values())
     frames = [_with_settings(results.trials(name), spec, parameters) for name, spec in specs.items()]
     studies = [spec.study for spec in specs.values()]
-    if len({_judged_by(study) for study in studies}) == 1:
+    data = {name: results.provenance(name).get("data_fingerprint") for name in names}
+    if len({_judged_by(study) for study in studies}) == 1 and len({*data.values()}) == 1:
         frames, studies = [_with_one_front(pd.concat(frames, ignore_index=True), studies[0])], studies[:1]
     ordered = [
         best_first(frame, maximize=study.objective.direction == "maximize")
@@ -74,28 +87,31 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     trials = pd.concat(ordered, ignore_index=True)
     objectives = objective_columns(spec.study.objectives for spec in specs.values())
     columns = [*TRIAL_COLUMNS, *objectives, *map(parameter_column, parameters)]
-    return Comparison(trials[columns], _best(results, names, trials))
+    return Comparison(trials[columns], _best(results, specs, data, trials))
 
 
-def comparison_tables(comparison: Comparison, *, top: int | None = None) -> tuple[Table, Table]:
+def comparison_tables(comparison: Comparison, *, selection: Selection = EVERYTHING) -> tuple[Table, Table]:
     """Make the tables that a terminal shows: the best of each sweep, then the trials."""
-    metrics = comparison.best["metric"].unique()
-    value_header = str(metrics[0]) if len(metrics) == 1 else "value"
-    trials = comparison.trials if top is None else comparison.trials.head(top)
+    value_header = comparison.metric or "value"
     best_columns = (
         Column("sweep", "sweep", "text"),
         Column("metric", "metric", "text"),
         Column("best_value", "best"),
         Column("difference", "difference"),
         Column("best_trial", "trial"),
+        Column("judged_on", "judged on", "text", hidden_if_empty=True),
         Column("on_front", "on front", hidden_if_empty=True),
         Column("complete", "complete"),
         Column("pruned", "pruned"),
         Column("failed", "failed"),
         Column("seconds_used", "time", "duration"),
+        Column("examples_seen", "examples"),
+        Column("slot_hours", "slot hours"),
+        Column("gpu_hours", "GPU hours"),
     )
     best = Table(best_columns, json_rows(comparison.best))
-    return best, trials_table(trials, value_header=value_header, with_sweep=len(comparison.best) > 1)
+    with_sweep = len(comparison.best) > 1
+    return best, trials_table(comparison.trials, value_header=value_header, with_sweep=with_sweep, selection=selection)
 
 
 def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str, str]) -> pd.DataFrame:
@@ -131,12 +147,23 @@ def _judged_by(study: StudySpec) -> tuple[tuple[str, str], ...]:
     return tuple((objective.metric, objective.direction) for objective in study.objectives)
 
 
-def _best(results: Results, names: Sequence[str], trials: pd.DataFrame) -> pd.DataFrame:
-    frame = results.sweeps().set_index("sweep", drop=False).loc[list(names)].reset_index(drop=True)
-    objectives = frame.groupby(["metric", "direction"])["best_value"]
+def _best(
+    results: Results, specs: Mapping[str, SweepSpec], data: Mapping[str, str | None], trials: pd.DataFrame
+) -> pd.DataFrame:
+    frame = results.sweeps().set_index("sweep", drop=False).loc[list(specs)].reset_index(drop=True)
+    marks = {fingerprint: f"data {place}" for place, fingerprint in enumerate(dict.fromkeys(data.values()), 1)}
+    judged_on = frame["sweep"].map({name: marks[fingerprint] for name, fingerprint in data.items()})
+    objectives = frame.groupby(["metric", "direction", judged_on])["best_value"]
     leading = objectives.transform("max").where(frame["direction"] == "maximize", objectives.transform("min"))
     marked = trials[ON_FRONT] if ON_FRONT in trials else pd.Series(pd.NA, index=trials.index, dtype="boolean")
     on_front = marked.groupby(trials["sweep"]).sum(min_count=1)
-    return frame.assign(difference=frame["best_value"] - leading, on_front=frame["sweep"].map(on_front))[
-        list(BEST_COLUMNS)
-    ].astype(BEST_COLUMNS)
+    trained = trials[trials["reused_from"].isna()]
+    costs = [cost_of(results.attempts(name), gpus_per_trial=specs[name].resources.gpus_per_trial) for name in specs]
+    return frame.assign(
+        difference=frame["best_value"] - leading,
+        judged_on=judged_on if len(marks) > 1 else None,
+        on_front=frame["sweep"].map(on_front),
+        examples_seen=frame["sweep"].map(trained.groupby("sweep")["examples_seen"].sum()).fillna(0),
+        slot_hours=[cost.slot_hours for cost in costs],
+        gpu_hours=[cost.gpu_hours for cost in costs],
+    )[list(BEST_COLUMNS)].astype(BEST_COLUMNS)

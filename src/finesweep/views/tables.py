@@ -13,12 +13,12 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
-from finesweep.results.columns import FACT_COLUMNS, OBJECTIVE_PREFIX, ON_FRONT, TRIAL_COLUMNS, json_rows
+from finesweep.results.columns import FACT_COLUMNS, METRIC_PREFIX, OBJECTIVE_PREFIX, ON_FRONT, TRIAL_COLUMNS, json_rows
 from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import values_text
+from finesweep.views.selection import EVERYTHING, Selection
 
 _WARMUP = "clamped_warmup"
-METRIC_PREFIX = "metrics."  # keeps a metric apart from a parameter of the same name
 
 Kind = Literal["text", "number", "duration", "mark"]
 _RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAILED: 2}  # all others come last
@@ -43,7 +43,9 @@ class Table:
     rows: tuple[Mapping[str, Any], ...]
 
 
-def leaderboard(results: Results, sweep: str, *, metrics: Sequence[str] = (), top: int | None = None) -> Table:
+def leaderboard(
+    results: Results, sweep: str, *, metrics: Sequence[str] = (), selection: Selection = EVERYTHING
+) -> Table:
     """List a sweep's trials: COMPLETE by value, then PRUNED by how far they came, FAILED, and those not finished.
 
     With several objectives those on the front come first, and each objective has a column.
@@ -56,18 +58,27 @@ def leaderboard(results: Results, sweep: str, *, metrics: Sequence[str] = (), to
     metrics = [name for name in dict.fromkeys(metrics) if name not in shown]
     if metrics:
         frame = frame.merge(_metrics_at_value(results, sweep, frame, metrics), how="left", on="number")
-    return trials_table(frame if top is None else frame.head(top), value_header=study.objective.metric, metrics=metrics)
+    return trials_table(frame, value_header=study.objective.metric, metrics=metrics, selection=selection)
 
 
 def trials_table(
-    frame: pd.DataFrame, *, value_header: str, metrics: Sequence[str] = (), with_sweep: bool = False
+    frame: pd.DataFrame,
+    *,
+    value_header: str,
+    metrics: Sequence[str] = (),
+    with_sweep: bool = False,
+    selection: Selection = EVERYTHING,
 ) -> Table:
-    """Make the table of a frame of trials, in its order; `metrics` are extra columns of it, prefixed."""
+    """Make the table of a frame of trials; `metrics` are extra columns of it, prefixed.
+
+    Raises ResultsError for a column in the selection that is not there.
+    """
+    frame = selection.rows_of(frame, metric=value_header)
     extra = [f"{METRIC_PREFIX}{name}" for name in metrics]
     objectives = [name for name in frame.columns if name.startswith(OBJECTIVE_PREFIX)]
     known = {*TRIAL_COLUMNS, *objectives, ON_FRONT, *extra}
     parameters = [name for name in frame.columns if name not in known]
-    columns = (
+    columns: tuple[Column, ...] = (
         *([Column("sweep", "sweep", "text")] if with_sweep else []),
         Column("number", "trial"),
         *([Column(ON_FRONT, "front", "mark")] if objectives else []),
@@ -85,7 +96,16 @@ def trials_table(
         *(Column(name, name, is_printed=False) for name in FACT_COLUMNS),
     )
     rows = [{**row, _WARMUP: _clamped_text(row)} for row in json_rows(frame)]
+    if selection.columns:
+        headers = {column.key: column for column in columns if column.is_printed}
+        chosen = selection.columns_of(frame, metric=value_header)
+        columns = tuple(headers.get(name, _column_of(frame, name)) for name in chosen)
     return Table(columns, tuple({column.key: row[column.key] for column in columns} for row in rows))
+
+
+def _column_of(frame: pd.DataFrame, name: str) -> Column:
+    """Show a column of a frame under its own name."""
+    return Column(name, name, "number" if pd.api.types.is_numeric_dtype(frame[name]) else "text")
 
 
 def _clamped_text(row: Mapping[str, Any]) -> str | None:
@@ -94,9 +114,9 @@ def _clamped_text(row: Mapping[str, Any]) -> str | None:
     return None if asked == effective else f"{effective:,} of {asked:,}"
 
 
-def sweeps_table(results: Results) -> Table:
+def sweeps_table(results: Results, *, selection: Selection = EVERYTHING) -> Table:
     """List the sweeps of a database, newest first."""
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("sweep", "sweep", "text"),
         Column("state", "state", "text"),
         Column("best_value", "best"),
@@ -114,7 +134,10 @@ def sweeps_table(results: Results) -> Table:
         Column("driver", "driver", "text", hidden_if_empty=True),
     )
     newest_first = results.sweeps().iloc[::-1]
-    return Table(columns, json_rows(newest_first[[column.key for column in columns]]))
+    if selection.columns:
+        known = {column.key: column for column in columns}
+        columns = tuple(known.get(name, _column_of(newest_first, name)) for name in selection.columns_of(newest_first))
+    return Table(columns, json_rows(selection.rows_of(newest_first)[[column.key for column in columns]]))
 
 
 def best_text(front: Sequence[TrialResult]) -> str:

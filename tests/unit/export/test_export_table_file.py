@@ -48,9 +48,21 @@ def test_markdown_is_one_line_a_row(frame: pd.DataFrame, tmp_path: Path) -> None
 
 
 def test_unknown_endings_and_existing_files_are_refused(frame: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"ending '\.xlsx' is unknown\. Known: \.csv, \.json, \.parquet, \.md\."):
+    with pytest.raises(
+        ExportError, match=r"ending '\.xlsx' is unknown\. Known: \.csv, \.json, \.parquet, \.md, \.html\."
+    ):
         export_table(frame, tmp_path / "t.xlsx")
     export_table(frame, tmp_path / "t.csv")
     with pytest.raises(ExportError, match="already there"):
         export_table(frame, tmp_path / "t.csv")
     export_table(frame, tmp_path / "t.csv", force=True)
+
+
+def test_a_page_needs_nothing_else_and_runs_nothing_that_stands_in_the_trials(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"number": [1, 2], "reason": ["<script>alert(1)</script>", "a & b"]})
+    export_table(frame, tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "http" not in page
+    assert page.count("<tr>") == 3

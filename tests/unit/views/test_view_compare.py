@@ -13,6 +13,7 @@ from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
 from finesweep.views.compare import BEST_COLUMNS, compare, comparison_tables
 from finesweep.views.printing import plain_text
+from finesweep.views.selection import Selection
 
 GRID = Grid("examples", 100, 1000)
 Specs = Callable[..., SweepSpec]
@@ -91,11 +92,11 @@ def test_tables_name_the_metric_if_there_is_one(
     fill("c", 0.7, metric="f1")
     writer.listener("b")(trial_events(1, [0.1], state=TrialState.PRUNED, reason="rung"))
     results = open_results(writer.url)
-    best, trials = map(plain_text, comparison_tables(compare(results, ["a", "b"]), top=2))
+    best, trials = map(plain_text, comparison_tables(compare(results, ["a", "b"]), selection=Selection(top=2)))
     assert best.splitlines() == [
-        "sweep  metric    best  difference  trial  complete  pruned  failed  time",
-        "a      accuracy   0.9         0.0      1         2       0       0  0.0s",
-        "b      accuracy   0.7        -0.2      0         1       1       0  0.0s",
+        "sweep  metric    best  difference  trial  complete  pruned  failed  time  examples  slot hours  GPU hours",
+        "a      accuracy   0.9         0.0      1         2       0       0  0.0s       208         0.0        0.0",
+        "b      accuracy   0.7        -0.2      0         1       1       0  0.0s       208         0.0        0.0",
     ]
     assert [line.split()[:4] for line in trials.splitlines()] == [
         ["sweep", "trial", "state", "accuracy"],
@@ -112,3 +113,19 @@ def test_sweeps_must_be_named_and_known(writer: ResultsWriter, fill: Callable[..
         compare(open_results(writer.url), [])
     with pytest.raises(SweepNameError, match="'x' is not in"):
         compare(open_results(writer.url), ["a", "x"])
+
+
+def test_sweeps_that_were_judged_on_other_data_are_never_ranked_together(
+    writer: ResultsWriter, make_spec: Specs, trial_events: Events
+) -> None:
+    for name, data, value in (("a", "one", 0.5), ("b", "two", 0.9), ("c", "one", 0.6)):
+        writer.create_sweep(make_spec(name), grid=GRID, provenance={"data_fingerprint": data})
+        writer.listener(name)(trial_events(0, [value]))
+    results = open_results(writer.url)
+    comparison = compare(results, ["a", "b", "c"])
+    assert list(comparison.trials["sweep"]) == ["a", "b", "c"]  # as they were named, not by value
+    assert list(comparison.best["difference"].round(6)) == [-0.1, 0.0, 0.0]
+    assert list(comparison.best["judged_on"]) == ["data 1", "data 2", "data 1"]
+    alike = compare(results, ["a", "c"])
+    assert list(alike.trials["sweep"]) == ["c", "a"]
+    assert alike.best["judged_on"].isna().all()

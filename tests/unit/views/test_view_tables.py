@@ -28,6 +28,7 @@ from finesweep.results.frames import Results, open_results
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
 from finesweep.views.printing import duration_text, number_texts, plain_text, show
+from finesweep.views.selection import Selection
 from finesweep.views.tables import Column, Table, leaderboard, sweeps_table
 
 Specs = Callable[..., SweepSpec]
@@ -63,7 +64,7 @@ def numbers(table: Table) -> list[int]:
 
 def test_trials_are_ordered_best_first(results: Results) -> None:
     assert numbers(leaderboard(results, "tickets")) == [3, 7, 0, 4, 1, 2, 5, 6]
-    assert numbers(leaderboard(results, "tickets", top=2)) == [3, 7]
+    assert numbers(leaderboard(results, "tickets", selection=Selection(top=2))) == [3, 7]
 
 
 def test_minimized_objectives_have_the_least_first(
@@ -112,7 +113,7 @@ def test_warmup_is_a_column_where_some_trial_had_less_than_asked(
 
 
 def test_plain_text_is_aligned_and_free_of_controls(results: Results) -> None:
-    lines = plain_text(leaderboard(results, "tickets", top=6)).splitlines()
+    lines = plain_text(leaderboard(results, "tickets", selection=Selection(top=6))).splitlines()
     assert lines == [
         "trial  state     accuracy  step  learning_rate  batch_size  scheduler  examples  time  reused from  reason",
         "    3  COMPLETE       0.8   200        3.2e-05          16     cosine       204  0.0s",

@@ -1,0 +1,56 @@
+"""What a sweep has cost: hours of slots and of GPUs, from the attempts at its trials.
+
+A slot's time is counted once, however many trials were trained in it as one computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Hours that slots were training, and of these the hours of GPUs: a share of a GPU counts as that share."""
+
+    slot_hours: float
+    gpu_hours: float
+
+
+def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:
+    """Add up the attempts of one sweep, a frame like `Results.attempts`.
+
+    An attempt that has not ended counts nothing yet. A worker is known by its node and process.
+    """
+    busy: dict[tuple[Any, Any], list[tuple[float, float]]] = {}
+    on_gpu = set()
+    for begun, ended, facts in zip(attempts["started_at"], attempts["ended_at"], attempts["facts"], strict=True):
+        if pd.isna(ended):
+            continue
+        worker = _worker(facts)
+        busy.setdefault(worker, []).append((begun.timestamp(), ended.timestamp()))
+        if facts.get("gpu_ids") or str(facts.get("device", "")).startswith("cuda"):
+            on_gpu.add(worker)
+    hours = {worker: _covered_s(spans) / SECONDS_PER_HOUR for worker, spans in busy.items()}
+    return Cost(
+        slot_hours=sum(hours.values()),
+        gpu_hours=gpus_per_trial * sum(taken for worker, taken in hours.items() if worker in on_gpu),
+    )
+
+
+def _worker(facts: Mapping[str, Any]) -> tuple[Any, Any]:
+    return facts.get("node_id", facts.get("node")), facts.get("pid")
+
+
+def _covered_s(spans: Iterable[tuple[float, float]]) -> float:
+    """Measure the union of spans of time."""
+    covered, until = 0.0, float("-inf")
+    for begun, ended in sorted(spans):
+        covered += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
+    return covered
