@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from finesweep.views.tables import Column, Table
 
 MOST_DECIMALS = 4
 COUNTS = (1e4, 1e15)  # whole numbers whose largest lies between these count something, such as parameters
+_BLOCKS = "▁▂▃▄▅▆▇█"
 _STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAILED": "red", "RUNNING": "cyan", "FINISHED": "green"}
 
 
@@ -55,6 +57,18 @@ def number_texts(values: Sequence[Any]) -> list[str]:
         MOST_DECIMALS,
     )
     return [f"{value:.{max(decimals, 1)}f}" if isinstance(value, float) else _text(value) for value in values]
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Draw a curve in so many characters at most, from its lowest value to its highest; gaps where it is not finite."""
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values)
 
 
 def duration_text(seconds: float | None) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from finesweep.events import (
 )
 from finesweep.spec.study import Objective
 from finesweep.views.live import PlainView, TerminalView
+from finesweep.views.picture import MOST_POINTS, RunningTrial
 
 Events = Callable[..., list[Event]]
 OBJECTIVE = Objective(metric="accuracy", direction="maximize")
@@ -180,17 +182,41 @@ def test_the_picture_shows_progress_counts_running_trials_and_the_last_endings(t
         for number in (4, 5, 6, 7):
             view(trial_events(number, (0.01 * number,), configuration=SHORT))
         view(running(8))
-        view([Reported(8, 1, Report(2400, {"accuracy": 0.25}, 2400), Decision.CONTINUE, {})])
+        clock.now_s += 4
+        view([Reported(8, 1, Report(2400, {"accuracy": 0.25}, 2404), Decision.CONTINUE, {})])
+        clock.now_s -= 4
         progress, counts, header, row, *endings = picture(view)
     assert progress.endswith("6/10 trials 1m00s elapsed, about 1m00s left")
     assert counts == "6 complete, 1 pruned, 0 failed, 1 running, 1 reused, best accuracy 0.7 (trial 0)"
-    assert header == "trial step last best device configuration"
-    assert row == "8 2,400/6,000 0.25 0.5 H100 batch_size=16 learning_rate=3.2e-05"
+    assert header == "trial step last best curve examples/s device configuration"
+    assert row == "8 2,400/6,000 0.25 0.5 █▁ 300 H100 batch_size=16 learning_rate=3.2e-05"
     assert [line.split()[:3] for line in endings] == [
         ["[4/10]", "trial", "5"],
         ["[5/10]", "trial", "6"],
         ["[6/10]", "trial", "7"],
     ]
+
+
+def test_the_picture_tells_how_long_the_incumbent_has_led(trial_events: Events) -> None:
+    clock = Clock()
+    view = TerminalView(Console(file=open_nowhere()), clock=clock)
+    with view:
+        view.begin([OBJECTIVE], 10, HISTORY)
+        view(trial_events(4, (0.8,), configuration=SHORT))
+        clock.now_s += 185
+        view(trial_events(5, (0.1,), configuration=SHORT))
+        _, counts, *_ = picture(view)
+    assert counts.endswith("best accuracy 0.8 (trial 4, 3m05s and 1 trial ago)")
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_shape() -> None:
+    trial = RunningTrial(0, SHORT)
+    for step in range(1000):
+        trial.take(Report(step, {}, step), float(step), now_s=float(step))
+    assert len(trial.curve) <= MOST_POINTS
+    gaps = {after - before for before, after in pairwise(trial.curve)}
+    assert len(gaps) == 1, "the points are not even"
+    assert trial.examples_per_s == 1.0
 
 
 def test_the_picture_forgets_what_no_longer_runs(trial_events: Events) -> None:
