@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -28,15 +29,26 @@ if TYPE_CHECKING:
 @click.argument("sweep", required=False)
 @results_option
 @click.option("--metric", "metrics", multiple=True, help="Show another reported metric as a column.")
+@click.option("--watch", "is_watching", is_flag=True, help="Follow a sweep that another process runs.")
 @select_options
 @json_option
 def status(
-    sweep: str | None, results: str | None, metrics: tuple[str, ...], selection: Selection, as_json: bool
+    sweep: str | None,
+    results: str | None,
+    metrics: tuple[str, ...],
+    is_watching: bool,
+    selection: Selection,
+    as_json: bool,
 ) -> None:
     """List the sweeps of a results database, or one sweep's trials, best first."""
     from finesweep.views.tables import leaderboard, sweeps_table
 
     known = open_database(results)
+    if is_watching:
+        if sweep is None or as_json:
+            raise click.UsageError("--watch follows one sweep: name it; without --json")
+        _watch(known, sweep, selection)
+        return
     if sweep is None:
         table = sweeps_table(known, selection=selection)
     else:
@@ -100,6 +112,15 @@ def export(sweep: str, target: str, output: Path | None, force: bool, results: s
     path = output or Path(f"{name}-{'best' if number is None else number}.{target}")
     export_json(record, path, force=force)
     click.echo(str(path))
+
+
+def _watch(known: Results, sweep: str, selection: Selection) -> None:
+    from rich.console import Console
+
+    from finesweep.views.watching import watch
+
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        watch(known, sweep, Console(), sleep=time.sleep, selection=selection)
 
 
 def _is_over(known: Results, sweep: str, number: int) -> bool:

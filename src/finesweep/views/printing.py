@@ -25,13 +25,18 @@ def show(table: Table, console: Console) -> None:
     if not console.is_terminal:
         console.file.write(f"{plain_text(table)}\n")
         return
-    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print(rich_table(table))
+
+
+def rich_table(table: Table) -> RichTable:
+    """Make what a terminal shows."""
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     columns, cells = _visible(table)
     for column in columns:
-        rich_table.add_column(Text(column.header), justify="left" if _is_left(column) else "right")
+        shown.add_column(Text(column.header), justify="left" if _is_left(column) else "right")
     for row in zip(*cells, strict=True):
-        rich_table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.print(rich_table)
+        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return shown
 
 
 def plain_text(table: Table) -> str:
