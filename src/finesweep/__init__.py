@@ -18,7 +18,7 @@ from finesweep.errors import FinesweepError, SpecError
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
     from finesweep.events import Decision
-    from finesweep.results.frames import Results, open_results
+    from finesweep.notebook import Results, open_results
     from finesweep.spec.files import check_sweep, load_sweep
     from finesweep.spec.sweep import SweepSpec
     from finesweep.sweeps import delete, extend, load_trained, resume, run, stop
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Decision": "events",
     "Reporter": "training.function",
-    "Results": "results.frames",
+    "Results": "notebook",
     "SweepEnd": "driver",
     "SweepSpec": "spec.sweep",
     "Trial": "training.function",
@@ -36,7 +36,7 @@ _HOMES = {
     "extend": "sweeps",
     "load_sweep": "spec.files",
     "load_trained": "sweeps",
-    "open_results": "results.frames",
+    "open_results": "notebook",
     "resume": "sweeps",
     "run": "sweeps",
     "stop": "sweeps",

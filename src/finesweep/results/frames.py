@@ -12,7 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from finesweep.errors import ResultsError
-from finesweep.events import Configuration, Report, Source, TrialState, Value
+from finesweep.events import Configuration, Grid, Report, Source, SweepHistory, TrialState, Value
 from finesweep.results.columns import (
     ARTIFACT_COLUMNS,
     ATTEMPT_COLUMNS,
@@ -27,7 +27,7 @@ from finesweep.results.columns import (
     typed_frame,
 )
 from finesweep.results.database import read
-from finesweep.results.history import read_reports
+from finesweep.results.history import read_history, read_reports
 from finesweep.results.lease import lease_of
 from finesweep.results.names import unknown_sweep
 from finesweep.results.objectives import complete_values, front_of, objective_values, stored_objectives
@@ -122,6 +122,14 @@ class Results:
     def spec(self, sweep: str) -> SweepSpec:
         """Give the resolved sweep, with the total of trials that holds now."""
         return read(self.url, lambda connection: read_sweep(_sweep(connection, sweep).spec))
+
+    def grid(self, sweep: str) -> Grid:
+        """Give the axis on which the sweep's trials are compared."""
+        return read(self.url, lambda connection: Grid(**_sweep(connection, sweep).grid))
+
+    def history(self, sweep: str) -> SweepHistory:
+        """Give the trials with all of their reports, as a broker would go on from them."""
+        return read(self.url, lambda connection: read_history(connection, _sweep(connection, sweep).id))
 
     def provenance(self, sweep: str) -> Mapping[str, Any]:
         """Give what was stored with the sweep about versions, host, devices, data and model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from rich import box
@@ -44,6 +45,19 @@ def plain_text(table: Table) -> str:
     columns, cells = _visible(table)
     aligned = [_aligned(column, [column.header, *texts]) for column, texts in zip(columns, cells, strict=True)]
     return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def html_table(table: Table) -> str:
+    """Write a table as HTML, for a notebook; whatever it holds is text."""
+    columns, cells = _visible(table)
+    sides = ["left" if _is_left(column) else "right" for column in columns]
+    head = "".join(f'<th style="text-align: {s}">{escape(c.header)}</th>' for c, s in zip(columns, sides, strict=True))
+    rows = (
+        "".join(f'<td style="text-align: {s}">{escape(cell)}</td>' for cell, s in zip(row, sides, strict=True))
+        for row in zip(*cells, strict=True)
+    )
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
 def number_texts(values: Sequence[Any]) -> list[str]:

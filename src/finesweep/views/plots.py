@@ -1,0 +1,243 @@
+"""Plots of a sweep as plotly figures, each made of a frame of `Results` and agreeing with it.
+
+Colours are of the Okabe-Ito palette, which colour-blind people can tell apart; state is told by width and dash as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from finesweep.errors import ResultsError
+from finesweep.events import Grid, TrialState
+from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
+from finesweep.results.frames import Results
+from finesweep.spec.study import AshaPruner, HyperbandPruner, Objective, StudySpec
+from finesweep.views.axes import parameter_axis
+from finesweep.views.picture import configuration_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+COLOURS = {
+    "COMPLETE": "#0072B2",
+    "PRUNED": "#E69F00",
+    "FAILED": "#D55E00",
+    "RUNNING": "#009E73",
+    "INTERRUPTED": "#CC79A7",
+}
+INCUMBENT = "#000000"
+QUIET = "#999999"
+_WIDTHS = {"COMPLETE": 1.5, "RUNNING": 1.5}  # all others are thin
+_DASHES = {"FAILED": "dot", "INTERRUPTED": "dash"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plots:
+    """Plots of the sweeps of a results database. Each raises ResultsError where there is nothing to show."""
+
+    results: Results
+
+    def curves(self, sweep: str, *, metric: str | None = None) -> Figure:
+        """Draw each trial's reports of a metric, by default the objective, against the examples it had seen.
+
+        Pruned trials are thin, the incumbent is bold, rungs are marked where they are the same for all trials.
+        """
+        go = _graph_objects()
+        study = self.results.spec(sweep).study
+        name = metric or study.objective.metric
+        points = self.results.points(sweep)
+        points = points[points["metric"] == name]
+        if points.empty:
+            raise ResultsError(f"sweep {sweep!r} has no report of {name!r} to draw yet.")
+        trials = self.results.trials(sweep).set_index("number", drop=False)
+        best = self.results.best(sweep)
+        parameters = [parameter_column(parameter) for parameter in study.parameters]
+        figure = go.Figure()
+        for state in dict.fromkeys(trials["state"]):
+            numbers = [n for n in trials.index[trials["state"] == state] if best is None or n != best.number]
+            _add_curves(figure, points, trials, numbers, parameters, state=state, name=state)
+        if best is not None:
+            worker = best.number if best.reused_from is None else best.reused_from
+            label = f"best: trial {best.number}"
+            _add_curves(figure, points, trials, [worker], parameters, state="COMPLETE", name=label, is_best=True)
+        for rung in _rungs(study, self.results.grid(sweep)):
+            if rung <= points["examples_seen"].max():
+                figure.add_vline(x=rung, line={"color": QUIET, "width": 1, "dash": "dot"})
+        figure.update_layout(xaxis_title="examples seen", yaxis_title=name, legend_title="trials")
+        return figure
+
+    def parallel(self, sweep: str) -> Figure:
+        """Draw each COMPLETE trial as a line through its parameters and its value."""
+        go = _graph_objects()
+        study = self.results.spec(sweep).study
+        trials = _complete(self.results, sweep)
+        dimensions = [
+            parameter_axis(name, trials[parameter_column(name)], parameter)
+            for name, parameter in study.parameters.items()
+        ]
+        value = {"label": study.objective.metric, "values": trials["value"]}
+        line = {"color": trials["value"], "colorscale": "Cividis", "showscale": True}
+        return go.Figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
+
+    def timeline(self, sweep: str) -> Figure:
+        """Draw which attempt was where when: a row for each worker, idle time left blank."""
+        go = _graph_objects()
+        attempts = self.results.attempts(sweep)
+        ended = attempts[attempts["ended_at"].notna()]
+        if ended.empty:
+            raise ResultsError(f"sweep {sweep!r} has no attempt that has ended yet.")
+        states = self.results.trials(sweep).set_index("number")["state"]
+        began = attempts["started_at"].min()
+        rows = ended.assign(
+            begin_s=(ended["started_at"] - began).dt.total_seconds(),
+            taken_s=(ended["ended_at"] - ended["started_at"]).dt.total_seconds().clip(lower=0),
+            slot=[_slot(facts) for facts in ended["facts"]],
+            state=[states[number] for number in ended["number"]],
+        )
+        figure = go.Figure()
+        for state, of_state in rows.groupby("state", sort=False):
+            figure.add_bar(
+                base=of_state["begin_s"],
+                x=of_state["taken_s"],
+                y=of_state["slot"],
+                orientation="h",
+                name=str(state),
+                marker={"color": COLOURS.get(str(state), QUIET), "line": {"color": "white", "width": 1}},
+                text=of_state["number"].astype("string"),
+                textposition="inside",
+                insidetextanchor="start",
+                customdata=of_state[["number", "attempt", "ending"]].astype("string").fillna("").to_numpy(),
+                hovertemplate="trial %{customdata[0]}, attempt %{customdata[1]}: %{customdata[2]}, %{x:.1f} s",
+            )
+        figure.update_layout(barmode="overlay", xaxis_title="seconds since the first attempt", yaxis_title="worker")
+        return figure
+
+    def pareto(self, sweep: str) -> Figure:
+        """Draw two objectives against each other, those trials marked that no other beats."""
+        go = _graph_objects()
+        objectives = self.results.spec(sweep).study.objectives
+        if len(objectives) < 2:
+            raise ResultsError(f"sweep {sweep!r} has one objective, {objectives[0].metric}; a front needs two.")
+        trials = _complete(self.results, sweep)
+        first, second = objectives[:2]
+        figure = go.Figure()
+        for is_front, label in ((False, "beaten"), (True, "front")):
+            chosen = trials[trials[ON_FRONT].fillna(value=False) == is_front]
+            figure.add_scatter(
+                x=chosen["value"],
+                y=chosen[objective_column(second.metric)],
+                mode="markers",
+                name=label,
+                marker={
+                    "color": COLOURS["COMPLETE"] if is_front else QUIET,
+                    "symbol": "diamond" if is_front else "circle",
+                    "size": 9 if is_front else 6,
+                },
+                text=[f"trial {number}" for number in chosen["number"]],
+            )
+        figure.update_layout(xaxis_title=_axis(first), yaxis_title=_axis(second))
+        return figure
+
+
+def importance_figure(sweep: str, importances: pd.DataFrame) -> Figure:
+    """Draw how much each parameter of a sweep matters, with the interval, from a frame of `search.importance`."""
+    go = _graph_objects()
+    if importances.empty:
+        raise ResultsError(f"sweep {sweep!r} has too few COMPLETE trials to tell which parameters matter.")
+    rising = importances.iloc[::-1]
+    share = rising["importance"]
+    bars = go.Bar(
+        x=share,
+        y=rising["parameter"],
+        orientation="h",
+        marker={"color": COLOURS["COMPLETE"]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": (rising["high"] - share).clip(lower=0),
+            "arrayminus": (share - rising["low"]).clip(lower=0),
+        },
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(xaxis_title="share of importance")
+    return figure
+
+
+def _graph_objects() -> Any:  # Any: plotly is untyped
+    try:
+        from plotly import graph_objects
+    except ModuleNotFoundError as error:
+        raise ResultsError("plots need plotly. Run: pip install 'finesweep[dashboard]'.") from error
+    return graph_objects
+
+
+def _complete(results: Results, sweep: str) -> pd.DataFrame:
+    """Give the trials that plots rank: COMPLETE ones that were trained."""
+    trials = results.trials(sweep)
+    complete = trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+    if complete.empty:
+        raise ResultsError(f"sweep {sweep!r} has no COMPLETE trial to draw yet.")
+    return complete
+
+
+def _add_curves(
+    figure: Any,  # Any: plotly is untyped
+    points: pd.DataFrame,
+    trials: pd.DataFrame,
+    numbers: Sequence[int],
+    parameters: Sequence[str],
+    *,
+    state: str,
+    name: str,
+    is_best: bool = False,
+) -> None:
+    """Add the curves of some trials as one trace, with gaps between them: ten thousand traces would be slow."""
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    texts: list[str] = []
+    wanted = points[points["number"].isin(list(numbers))]
+    for number, curve in wanted.sort_values(["number", "step"]).groupby("number"):
+        row = trials.loc[number]
+        given = {p: row[p] for p in parameters if not pd.isna(row[p])}
+        xs += [*curve["examples_seen"], None]
+        ys += [value if math.isfinite(value) else None for value in curve["value"]] + [None]
+        texts += [f"trial {number}: {configuration_text(given)}"] * (len(curve) + 1)
+    if not xs:
+        return
+    width = 4 if is_best else _WIDTHS.get(state, 0.75)
+    figure.add_scatter(
+        x=xs,
+        y=ys,
+        text=texts,
+        name=name,
+        mode="lines+markers",
+        line={"color": INCUMBENT if is_best else COLOURS.get(state, QUIET), "width": width, "dash": _DASHES.get(state)},
+        marker={"size": 6 if is_best else 3},
+        hovertemplate="%{text}<br>%{y:.4g} at %{x:,} examples<extra></extra>",
+    )
+
+
+def _rungs(study: StudySpec, grid: Grid) -> Iterable[int]:
+    """Give the examples seen at which trials are compared, where those are the same for all."""
+    if not isinstance(study.pruner, AshaPruner | HyperbandPruner) or grid.unit != "examples":
+        return
+    rung = study.pruner.first_rung or grid.every
+    while rung <= grid.longest:
+        yield rung
+        rung *= study.pruner.reduction_factor
+
+
+def _slot(facts: Mapping[str, Any]) -> str:
+    """Name the worker of an attempt: where it was, on which device, as which process."""
+    gpus = "+".join(map(str, facts.get("gpu_ids") or ()))
+    parts = (facts.get("node", ""), f"gpu {gpus}" if gpus else "cpu", f"pid {facts.get('pid', '?')}")
+    return " ".join(str(part) for part in parts if part)
+
+
+def _axis(objective: Objective) -> str:
+    return f"{objective.metric} ({objective.direction})"
