@@ -18,6 +18,7 @@ from finesweep.results.url import redacted
 from finesweep.search.importance import Importance, importances
 from finesweep.views import plots
 from finesweep.views.printing import html_table
+from finesweep.views.report import report_html
 from finesweep.views.tables import best_first, sweeps_table
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Results(frames.Results):
             raise ResultsError(f"{name!r} is no objective of sweep {sweep!r}. It has {', '.join(objectives)}.")
         found = importances(self.history(sweep).trials, objectives[name])
         return typed_frame(IMPORTANCE_COLUMNS, [tuple(asdict(one).values()) for one in found])
+
+    def report(self, sweep: str) -> str:
+        """Write a sweep as one HTML page that opens without a network. Needs finesweep[dashboard]."""
+        return report_html(self, sweep, self.importances(sweep))
 
     def __repr__(self) -> str:
         return f"Results({redacted(self.url)!r})"

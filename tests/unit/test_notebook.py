@@ -153,3 +153,32 @@ def test_a_notebook_shows_the_sweeps_and_no_password(results: Results) -> None:
     page = results._repr_html_()
     assert '<td style="text-align: left">tickets</td>' in page
     assert "secret" not in repr(Results("postgresql+psycopg://user:secret@host/name"))
+
+
+def test_a_report_opens_without_a_network_and_runs_nothing_that_stands_in_the_sweep(
+    tmp_path: Path, make_spec: Specs, trial_events: Events
+) -> None:
+    evil = "</script><script>alert(1)</script>"
+    study = {**STUDY, "parameters": {"note": {"type": "categorical", "choices": [evil, "b"]}}}
+    with open_writer(tmp_path / "evil.db") as writer:
+        writer.create_sweep(make_spec(study=study), grid=Grid("examples", 100, 400), provenance={"host": evil})
+        listen = writer.listener("tickets")
+        listen(trial_events(0, [0.5, 0.6], configuration={"note": evil}))
+        listen(trial_events(1, [0.5], configuration={"note": "b"}, state=TrialState.FAILED, reason=evil))
+    page = open_results(tmp_path / "evil.db").report("tickets")
+    own = page.partition("</head>")[2]
+    assert "alert(1)" in own, "it is shown"
+    assert evil not in own
+    assert "<script>alert" not in own
+    for way_out in ('src="http', "src='http", 'href="http', "@import", "url(http"):
+        assert way_out not in own
+
+
+def test_a_report_says_what_the_plots_and_the_table_show(results: Results) -> None:
+    page = results.report("tickets")
+    assert "The best accuracy is 0.195, of trial 19 at step 200" in page
+    for title in ("Learning curves", "Parallel coordinates", "Importance", "Timeline", "Trials", "Provenance"):
+        assert f"<h2>{title}</h2>" in page
+    assert "<h2>Front</h2>" not in page
+    assert "<h2>Front</h2>" in results.report("two")
+    assert "No trial is complete yet." in results.report("empty")

@@ -60,6 +60,7 @@ for verb in (
     looking.samples,
     comparing.compare,
     comparing.diff,
+    comparing.report,
     looking.export,
 ):
     cli.add_command(verb)

@@ -1,4 +1,4 @@
-"""Verbs that hold results against each other: compare sweeps, diff trials."""
+"""Verbs that say what came out: compare sweeps, diff trials, report on a sweep."""
 
 from __future__ import annotations
 
@@ -61,3 +61,19 @@ def diff(trial: str, other: str | None, results: str | None, as_json: bool) -> N
     known, one = open_database(results), trial_name(trial)
     second = incumbent_of(known, one[0]) if other is None else trial_name(other)
     print_tables([gather(known, one, second)], as_json=as_json)
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP.html]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@results_option
+def report(sweep: str, output: Path | None, force: bool, results: str | None) -> None:
+    """Write a sweep as one HTML page to send: words, plots, trials, provenance. It opens without a network."""
+    from finesweep.export.whole_file import write_whole
+    from finesweep.notebook import open_results
+
+    path = output or Path(f"{sweep}.html")
+    page = open_results(open_database(results).url).report(sweep)
+    write_whole(path, page.encode(), force=force)
+    click.echo(str(path))

@@ -20,7 +20,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from finesweep.events import TrialRecord, TrialState
-from finesweep.spec.front import values_of
+from finesweep.spec.front import values_at
 from finesweep.spec.study import Objective
 
 FEWEST_TRIALS = 20  # with fewer, pure noise looks like a parameter that decides everything
@@ -46,9 +46,10 @@ def importances(records: Sequence[TrialRecord], objective: Objective, *, seed: i
 
     Nothing if there are fewer than FEWEST_TRIALS to go by, or if no parameter varies.
     """
-    trials = [trial for record in records if (trial := _trial(record, objective)) is not None]
-    if len(trials) < FEWEST_TRIALS:
+    counted = [record for record in records if record.state is TrialState.COMPLETE and record.reused_from is None]
+    if len(counted) < FEWEST_TRIALS:
         return ()
+    trials = [_trial(record, objective) for record in counted]
     chance = random.Random(seed)
     with _quietly():
         shares = _shares(trials, objective)
@@ -63,14 +64,10 @@ def importances(records: Sequence[TrialRecord], objective: Objective, *, seed: i
     return tuple(sorted(found, key=lambda one: (-one.importance, one.parameter)))
 
 
-def _trial(record: TrialRecord, objective: Objective) -> FrozenTrial | None:
-    """Give a trial to Optuna with its value of one objective; None if it does not count."""
-    if record.state is not TrialState.COMPLETE or record.reused_from is not None:
-        return None
-    report = next((report for report in record.reports if report.step == record.value_step), None)
-    if report is None:
-        return None
-    [value] = values_of(report, [objective])
+def _trial(record: TrialRecord, objective: Objective) -> FrozenTrial:
+    """Give a COMPLETE trial to Optuna with its value of one objective."""
+    assert record.value_step is not None, "it is COMPLETE"
+    [value] = values_at(record.value_step, record.reports, [objective])
     distributions = {name: json_to_distribution(text) for name, text in record.distributions.items()}
     return create_trial(params=dict(record.parameters), distributions=distributions, value=value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -47,7 +48,6 @@ class Plots:
 
         Pruned trials are thin, the incumbent is bold, rungs are marked where they are the same for all trials.
         """
-        go = _graph_objects()
         study = self.results.spec(sweep).study
         name = metric or study.objective.metric
         points = self.results.points(sweep)
@@ -57,7 +57,7 @@ class Plots:
         trials = self.results.trials(sweep).set_index("number", drop=False)
         best = self.results.best(sweep)
         parameters = [parameter_column(parameter) for parameter in study.parameters]
-        figure = go.Figure()
+        figure = _new_figure()
         for state in dict.fromkeys(trials["state"]):
             numbers = [n for n in trials.index[trials["state"] == state] if best is None or n != best.number]
             _add_curves(figure, points, trials, numbers, parameters, state=state, name=state)
@@ -82,11 +82,10 @@ class Plots:
         ]
         value = {"label": study.objective.metric, "values": trials["value"]}
         line = {"color": trials["value"], "colorscale": "Cividis", "showscale": True}
-        return go.Figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
+        return _new_figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
 
     def timeline(self, sweep: str) -> Figure:
         """Draw which attempt was where when: a row for each worker, idle time left blank."""
-        go = _graph_objects()
         attempts = self.results.attempts(sweep)
         ended = attempts[attempts["ended_at"].notna()]
         if ended.empty:
@@ -99,7 +98,7 @@ class Plots:
             slot=[_slot(facts) for facts in ended["facts"]],
             state=[states[number] for number in ended["number"]],
         )
-        figure = go.Figure()
+        figure = _new_figure()
         for state, of_state in rows.groupby("state", sort=False):
             figure.add_bar(
                 base=of_state["begin_s"],
@@ -119,13 +118,12 @@ class Plots:
 
     def pareto(self, sweep: str) -> Figure:
         """Draw two objectives against each other, those trials marked that no other beats."""
-        go = _graph_objects()
         objectives = self.results.spec(sweep).study.objectives
         if len(objectives) < 2:
             raise ResultsError(f"sweep {sweep!r} has one objective, {objectives[0].metric}; a front needs two.")
         trials = _complete(self.results, sweep)
         first, second = objectives[:2]
-        figure = go.Figure()
+        figure = _new_figure()
         for is_front, label in ((False, "beaten"), (True, "front")):
             chosen = trials[trials[ON_FRONT].fillna(value=False) == is_front]
             figure.add_scatter(
@@ -163,7 +161,7 @@ def importance_figure(sweep: str, importances: pd.DataFrame) -> Figure:
             "arrayminus": (share - rising["low"]).clip(lower=0),
         },
     )
-    figure = go.Figure(bars)
+    figure = _new_figure(bars)
     figure.update_layout(xaxis_title="share of importance")
     return figure
 
@@ -174,6 +172,21 @@ def _graph_objects() -> Any:  # Any: plotly is untyped
     except ModuleNotFoundError as error:
         raise ResultsError("plots need plotly. Run: pip install 'finesweep[dashboard]'.") from error
     return graph_objects
+
+
+def _new_figure(*traces: Any) -> Any:
+    figure = _graph_objects().Figure(list(traces))
+    figure.update_layout(template="plotly_white", margin={"t": 40, "r": 20, "b": 50})
+    return figure
+
+
+def plotly_script() -> str:
+    """Give plotly's own script, which a page with figures needs. Raises ResultsError without plotly."""
+    _graph_objects()
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script
 
 
 def _complete(results: Results, sweep: str) -> pd.DataFrame:
@@ -206,7 +219,7 @@ def _add_curves(
         given = {p: row[p] for p in parameters if not pd.isna(row[p])}
         xs += [*curve["examples_seen"], None]
         ys += [value if math.isfinite(value) else None for value in curve["value"]] + [None]
-        texts += [f"trial {number}: {configuration_text(given)}"] * (len(curve) + 1)
+        texts += [escape(f"trial {number}: {configuration_text(given)}")] * (len(curve) + 1)  # plotly reads tags
     if not xs:
         return
     width = 4 if is_best else _WIDTHS.get(state, 0.75)
