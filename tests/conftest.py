@@ -1,8 +1,8 @@
-"""Samples that the tests of several rooms share: a sweep, and the events of a trial's life."""
+"""What the tests of several rooms share: a sweep, the events of a trial's life, a database server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -23,8 +23,18 @@ from finesweep.events import (
     TrialSuggested,
 )
 from finesweep.spec.sweep import SweepSpec, read_sweep
+from tests import postgresql as server
 
 CONFIGURATION = {"learning_rate": 3.2e-05, "batch_size": 16, "scheduler": "cosine"}
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[server.Server]:
+    """Give a server, where one can be started."""
+    if reason := server.why_not():
+        pytest.skip(reason)
+    with server.running_server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from finesweep.errors import (
 )
 from finesweep.events import Ending, Grid, Listener, SweepHistory
 from finesweep.provenance import gather_provenance
-from finesweep.results.frames import open_results
+from finesweep.results.frames import is_older, open_results
 from finesweep.results.lease import Holder
 from finesweep.results.schema import SweepState
-from finesweep.results.url import artifacts_dir, resolve_url
+from finesweep.results.url import artifacts_dir, redacted, resolve_url
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.retention import Retention
 from finesweep.scheduling.backend import Backend
@@ -100,7 +100,7 @@ def run(
     place = place_of(spec, results=results)
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
-    with open_writer(place.url) as writer, ExitStack() as early:
+    with open_writer(place.url, say=view.say) as writer, ExitStack() as early:
         _refuse_known(writer, spec)
         _refuse_used(place.artifact_dir)
         local = early.enter_context(_start_ray(spec, slots, backend))
@@ -136,7 +136,7 @@ def resume(
         DriveError: it cannot go on now.
     """
     view = view or _lines()
-    url = _url(results)
+    url = _existing(_url(results), say=view.say)
     known = open_results(url)
     spec = known.spec(name)
     provenance = known.provenance(name)
@@ -188,6 +188,16 @@ def delete(name: str, *, results: str | None = None) -> None:
         writer.delete(name)
     delete_study(url, name)
     shutil.rmtree(artifact_dir, ignore_errors=True)
+
+
+def migrate(*, results: str | None = None, say: Callable[[str], None]) -> str:
+    """Bring a database that an older finesweep made up to this one, and name it as people may read it.
+
+    Raises:
+        SweepHeldError: an older finesweep drives a sweep in it.
+        ResultsError: there is no database, or a newer finesweep made it.
+    """
+    return redacted(_existing(_url(results), say=say))
 
 
 def is_driven(name: str, *, url: str) -> bool:
@@ -453,7 +463,9 @@ def _url(results: str | None) -> str:
     return resolve_url(results or os.environ.get("FINESWEEP_RESULTS"), folder=Path.cwd())
 
 
-def _existing(url: str) -> str:
-    """Open to read first: a database that is not there is an error, not to be created."""
+def _existing(url: str, *, say: Callable[[str], None] | None = None) -> str:
+    """Look first: a database that is not there is an error, not to be created. An older one is migrated."""
+    if is_older(url):
+        open_writer(url, say=say or _lines().say).close()
     open_results(url).sweeps()
     return url

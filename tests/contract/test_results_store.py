@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +10,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -23,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.postgresql import Server
 
 from finesweep.errors import ResultsError, SweepHeldError
 from finesweep.events import (
@@ -53,69 +49,6 @@ GRID = Grid("examples", every=100, longest=1000)
 Specs = Callable[..., SweepSpec]
 
 # --- the databases ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Server:
-    url: str  # without the database's name
-
-    def new_database(self) -> str:
-        name = f"t{secrets.token_hex(8)}"
-        engine = sa.create_engine(f"{self.url}/postgres", isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        engine.dispose()
-        return f"{self.url}/{name}"
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    """Start a throw-away server on loopback, as another user when this one is root."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not binaries:
-        pytest.skip("no PostgreSQL server is installed")
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed")
-    as_other = []
-    if os.geteuid() == 0:
-        if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it as")
-        as_other = ["runuser", "-u", "postgres", "--"]
-    folder = Path(tempfile.mkdtemp(prefix="finesweep-pg-"))
-    password = secrets.token_hex(8)
-    (folder / "password").write_text(password)
-    if as_other:
-        for path in (folder, folder / "password"):
-            shutil.chown(path, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    initdb = [binaries[-1], "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password", "-N"]
-    subprocess.run([*as_other, *initdb], check=True, capture_output=True, cwd="/")
-    options = ["-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        command = [*as_other, binaries[-1].with_name("postgres"), *options]
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
-    try:
-        _wait_for(port, server, folder / "log")
-        yield Server(f"postgresql+psycopg://postgres:{password}@127.0.0.1:{port}")
-    finally:
-        stop = [binaries[-1].with_name("pg_ctl"), "-D", data, "-m", "immediate", "stop"]
-        subprocess.run([*as_other, *stop], check=True, capture_output=True, cwd="/")
-        server.wait(timeout=30)
-        shutil.rmtree(folder)
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        ready = "listening on IPv4 address" in log.read_text() and "ready to accept" in log.read_text()
-        if ready:
-            return
-        if server.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise RuntimeError(f"PostgreSQL did not start on port {port}:\n{log.read_text()}")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

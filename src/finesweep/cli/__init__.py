@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import checking, comparing, life, looking, starting
+from finesweep.cli import checking, comparing, database, life, looking, starting
 from finesweep.cli.talk import say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -62,5 +62,6 @@ for verb in (
     comparing.diff,
     comparing.report,
     looking.export,
+    database.migrate,
 ):
     cli.add_command(verb)

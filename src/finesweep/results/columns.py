@@ -40,6 +40,7 @@ SWEEP_COLUMNS = {
     "driver": TEXT,  # host and pid of the live process that drives it
     "model": TEXT,
     "task": TEXT,
+    "end_reason": TEXT,  # why its last drive ended before its budget was used up; none otherwise, or while it runs
 }
 TRIAL_COLUMNS = {  # then those of `objective_columns`, and one column for each parameter, under its common name
     "sweep": TEXT,
@@ -100,6 +101,7 @@ ARTIFACT_COLUMNS = {
     "path": TEXT,  # below the sweep's artifact folder
     "created_at": MOMENT,
     "removed_at": MOMENT,
+    "n_bytes": COUNT,  # when it was kept; none where it is not known
 }
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from finesweep.errors import ResultsError
 from finesweep.results.url import redacted, sqlite_path
 
-BUSY_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_S = 120.0  # a backup or a copy may hold the lock for long; a driver outlives it
 READ_TRIES = 5
 
 Answer = TypeVar("Answer")

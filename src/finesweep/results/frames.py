@@ -31,8 +31,17 @@ from finesweep.results.history import read_history, read_reports
 from finesweep.results.lease import lease_of
 from finesweep.results.names import unknown_sweep
 from finesweep.results.objectives import complete_values, front_of, objective_values, stored_objectives
-from finesweep.results.schema import SweepState, artifacts, attempts, reports, stored_version, sweeps, trials
-from finesweep.results.url import redacted, resolve_url
+from finesweep.results.schema import (
+    SCHEMA_VERSION,
+    SweepState,
+    artifacts,
+    attempts,
+    reports,
+    stored_version,
+    sweeps,
+    trials,
+)
+from finesweep.results.url import redacted, resolve_url, sqlite_path
 from finesweep.results.values import metrics_from_json
 from finesweep.spec.sweep import SweepSpec, read_sweep
 
@@ -70,11 +79,24 @@ class TrialResult:
 def open_results(url: str | Path | None = None, *, clock: Callable[[], float] = time.time) -> Results:
     """Open a results database to read: a path, an sqlite:/// or postgresql:// URL. Raises ResultsError."""
     resolved = resolve_url(url, folder=Path())
-    if read(resolved, stored_version) is None:
+    version = read(resolved, stored_version)
+    if version is None:
         raise ResultsError(
             f"{redacted(resolved)}: holds no sweeps of finesweep. Run one first, or name another with --results."
         )
+    if version < SCHEMA_VERSION:
+        raise ResultsError(
+            f"{redacted(resolved)}: its tables have schema version {version}, made by an older finesweep; this one "
+            f"reads {SCHEMA_VERSION}. Migrate them (an SQLite file is copied first): "
+            f"finesweep migrate --results {_named(resolved)}"
+        )
     return Results(resolved, clock)
+
+
+def is_older(url: str) -> bool:
+    """Tell whether an older finesweep made the tables of a database that is there. Raises ResultsError."""
+    version = read(url, stored_version)
+    return version is not None and version < SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +197,7 @@ class Results:
             f"{lease.holder.host} {lease.holder.pid}" if lease and is_live else None,
             _model_name(row.spec["model"]),
             row.spec["task"],
+            row.end_reason,
         )
 
     def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
@@ -243,6 +266,10 @@ class Results:
     def _is_live(self, sweep: sa.Row[Any]) -> bool:
         lease = lease_of(sweep)
         return lease is not None and lease.is_live(self.clock())
+
+
+def _named(url: str) -> str:
+    return str(sqlite_path(url) or redacted(url))
 
 
 def _counts(facts: Mapping[str, Any]) -> Iterable[int | None]:

@@ -13,8 +13,8 @@ from finesweep.errors import ResultsError
 from finesweep.results.url import redacted
 from finesweep.results.values import ExactJson, PlainText
 
-SCHEMA_VERSION = 1
-_CREATION_LOCK = 0x66696E65  # "fine": PostgreSQL advisory lock, so that two creators do not meet
+SCHEMA_VERSION = 2  # results/migrations has the way to each
+_SCHEMA_LOCK = 0x66696E65  # "fine": PostgreSQL advisory lock, so that two who create or migrate do not meet
 
 metadata = sa.MetaData()
 
@@ -55,6 +55,7 @@ sweeps = sa.Table(
     sa.Column("held_since", sa.Double),
     sa.Column("expires_at", sa.Double),
     sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("end_reason", PlainText),  # why its last drive ended before its budget was used up
     sqlite_autoincrement=True,  # an id never comes back, so that an old listener cannot write into a new sweep
 )
 
@@ -128,6 +129,7 @@ artifacts = sa.Table(
     sa.Column("path", PlainText, nullable=False),  # below the sweep's artifact folder
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("removed_at", sa.Double),
+    sa.Column("n_bytes", sa.BigInteger),  # when it was kept
     sa.ForeignKeyConstraint(
         ["sweep_id", "number"], ["finesweep_trials.sweep_id", "finesweep_trials.number"], ondelete="CASCADE"
     ),
@@ -135,12 +137,14 @@ artifacts = sa.Table(
 )
 
 
+def lock_schema(connection: sa.Connection) -> None:
+    """Let no other process create or migrate our tables until the transaction ends."""
+    if connection.dialect.name == "postgresql":  # SQLite's writer has the whole file
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+
 def create_tables(connection: sa.Connection) -> None:
-    """Create whatever of our tables is missing. Raises ResultsError if a newer finesweep made them."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
-    if stored_version(connection) is not None:
-        return
+    """Create our tables in a database that has none of them."""
     metadata.create_all(connection)
     connection.execute(sa.insert(version_table).values(version=SCHEMA_VERSION))
 

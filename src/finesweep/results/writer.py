@@ -22,9 +22,10 @@ from finesweep.results import lease
 from finesweep.results.database import translated, writing_engine
 from finesweep.results.history import read_history
 from finesweep.results.lease import Holder
+from finesweep.results.migrations import bring_up_to_date
 from finesweep.results.names import unknown_sweep
 from finesweep.results.recording import abandon_open, record
-from finesweep.results.schema import SweepState, artifacts, create_tables, sweeps
+from finesweep.results.schema import SweepState, artifacts, sweeps
 from finesweep.results.url import redacted, resolve_url
 from finesweep.spec.sweep import SweepSpec
 
@@ -42,17 +43,29 @@ class Standing:
     stop_requested: bool
 
 
-def open_writer(url: str | Path, *, clock: Clock = time.time) -> ResultsWriter:
-    """Open a results database to write, creating what is missing: a path or URL. Raises ResultsError."""
+def open_writer(
+    url: str | Path, *, clock: Clock = time.time, say: Callable[[str], None] | None = None
+) -> ResultsWriter:
+    """Open a results database to write: a path or URL. What is missing is created, what is older is migrated.
+
+    Args:
+        say: told what was migrated, and where the copy is that an SQLite file gets first.
+
+    Raises:
+        ResultsError: it cannot be written to, or a newer finesweep made it.
+        SweepHeldError: it is to be migrated and an older finesweep drives a sweep in it.
+    """
     url = resolve_url(url, folder=Path())
     with translated(url):
         engine = writing_engine(url)
         try:
             with engine.begin() as connection:
-                create_tables(connection)
+                migrated = bring_up_to_date(connection, now_s=clock())
         except BaseException:
             engine.dispose()
             raise
+    if migrated is not None and say is not None:
+        say(migrated.text)
     return ResultsWriter(url, engine, clock)
 
 
@@ -121,10 +134,10 @@ class ResultsWriter:
             spec = {**row.spec, "budget": budget}
             _update(connection, row, budget_trials=budget["trials"], spec=spec, state=state)
 
-    def set_state(self, name: str, state: SweepState) -> None:
-        """Say where the sweep stands."""
+    def set_state(self, name: str, state: SweepState, *, end_reason: str | None = None) -> None:
+        """Say where the sweep stands and, if a drive ended before the budget was used up, why."""
         with self._held_sweep(name) as (connection, row):
-            _update(connection, row, state=state)
+            _update(connection, row, state=state, end_reason=end_reason)
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """Charge running time to the sweep's budget of hours."""

@@ -26,7 +26,7 @@ def test_sqlite_is_opened_as_the_writer_needs_it(tmp_path: Path) -> None:
         asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in asked}
     engine.dispose()
-    assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 120_000}
 
 
 def test_reading_creates_no_file_whether_or_not_a_writer_is_there(tmp_path: Path) -> None:
