@@ -27,6 +27,7 @@ from finesweep.errors import ResultsError
 from finesweep.search.mirrored_rows import NumbersTakenError, count_trials, insert_trials
 
 TRIALS_AT_ONCE = 16  # in a transaction: some milliseconds for which other writers of an SQLite file wait
+BUSY_TIMEOUT_S = 120.0  # as results.database waits for whoever holds an SQLite file
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -194,7 +195,7 @@ def _close(storage: RDBStorage) -> None:
 
 def _open_storage(url: str) -> RDBStorage:
     is_sqlite = url.startswith("sqlite")
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}} if is_sqlite else None)
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else None)
     if is_sqlite:
 
         @event.listens_for(storage.engine, "connect")
