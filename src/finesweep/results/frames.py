@@ -14,11 +14,8 @@ import sqlalchemy as sa
 from finesweep.errors import ResultsError
 from finesweep.events import Configuration, Grid, Report, Source, SweepHistory, TrialState, Value
 from finesweep.results.columns import (
-    ARTIFACT_COLUMNS,
-    ATTEMPT_COLUMNS,
     FACT_COLUMNS,
     ON_FRONT,
-    POINT_COLUMNS,
     SWEEP_COLUMNS,
     TRIAL_COLUMNS,
     objective_columns,
@@ -27,10 +24,11 @@ from finesweep.results.columns import (
     typed_frame,
 )
 from finesweep.results.database import read
+from finesweep.results.details import artifacts_frame, attempts_frame, points_frame
 from finesweep.results.history import read_history, read_reports
 from finesweep.results.lease import lease_of
-from finesweep.results.names import unknown_sweep
-from finesweep.results.objectives import complete_values, front_of, objective_values, stored_objectives
+from finesweep.results.names import of_sweeps, sweep_row, sweep_rows
+from finesweep.results.objectives import complete_values, objective_values, read_front, stored_objectives
 from finesweep.results.schema import (
     SCHEMA_VERSION,
     SweepState,
@@ -42,14 +40,12 @@ from finesweep.results.schema import (
     trials,
 )
 from finesweep.results.url import redacted, resolve_url, sqlite_path
-from finesweep.results.values import metrics_from_json
 from finesweep.spec.sweep import SweepSpec, read_sweep
 
 _TRIAL_FIELDS = (
     *("sweep_id", "number", "state", "value", "value_step", "reason", "source", "examples_seen"),
     *("twin_of", "reused_from", "started_at", "finished_at", "configuration", "facts"),
 )
-_POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +112,15 @@ class Results:
 
     def points(self, sweep: str | None = None) -> pd.DataFrame:
         """List every reported metric, one a row."""
-        return read(self.url, lambda connection: _points(connection, sweep))
+        return read(self.url, lambda connection: points_frame(connection, sweep))
 
     def attempts(self, sweep: str | None = None) -> pd.DataFrame:
         """List the attempts at trials: where they ran and how they ended."""
-        return read(self.url, lambda connection: _attempts(connection, sweep))
+        return read(self.url, lambda connection: attempts_frame(connection, sweep))
 
     def artifacts(self, sweep: str | None = None) -> pd.DataFrame:
         """List what trials left behind in files."""
-        return read(self.url, lambda connection: _artifacts(connection, sweep))
+        return read(self.url, lambda connection: artifacts_frame(connection, sweep))
 
     def best(self, sweep: str) -> TrialResult | None:
         """Give the incumbent: the COMPLETE trial that leads the front; None if there is none."""
@@ -139,23 +135,23 @@ class Results:
 
     def trial(self, sweep: str, number: int) -> TrialResult:
         """Give one trial. Raises ResultsError if there is no such number."""
-        return read(self.url, lambda connection: self._trial(connection, _sweep(connection, sweep), number))
+        return read(self.url, lambda connection: self._trial(connection, sweep_row(connection, sweep), number))
 
     def spec(self, sweep: str) -> SweepSpec:
         """Give the resolved sweep, with the total of trials that holds now."""
-        return read(self.url, lambda connection: read_sweep(_sweep(connection, sweep).spec))
+        return read(self.url, lambda connection: read_sweep(sweep_row(connection, sweep).spec))
 
     def grid(self, sweep: str) -> Grid:
         """Give the axis on which the sweep's trials are compared."""
-        return read(self.url, lambda connection: Grid(**_sweep(connection, sweep).grid))
+        return read(self.url, lambda connection: Grid(**sweep_row(connection, sweep).grid))
 
     def history(self, sweep: str) -> SweepHistory:
         """Give the trials with all of their reports, as a broker would go on from them."""
-        return read(self.url, lambda connection: read_history(connection, _sweep(connection, sweep).id))
+        return read(self.url, lambda connection: read_history(connection, sweep_row(connection, sweep).id))
 
     def provenance(self, sweep: str) -> Mapping[str, Any]:
         """Give what was stored with the sweep about versions, host, devices, data and model."""
-        provenance: Mapping[str, Any] = read(self.url, lambda connection: _sweep(connection, sweep).provenance)
+        provenance: Mapping[str, Any] = read(self.url, lambda connection: sweep_row(connection, sweep).provenance)
         return provenance
 
     # --- queries, each in one transaction -----------------------------------------------------------------------
@@ -174,15 +170,15 @@ class Results:
         lease = lease_of(row)
         is_live = self._is_live(row)
         objective = stored_objectives(row)[0]
-        values = complete_values(connection, row)
-        best = next(iter(front_of(values, row)), None)
+        front = read_front(connection, row)
+        best = next(iter(front), None)
         running = counts.get(TrialState.RUNNING, 0)
         return (
             row.name,
             row.state if is_live or row.state != SweepState.RUNNING else SweepState.INTERRUPTED,
             objective.metric,
             objective.direction,
-            None if best is None else values[best][objective.metric],
+            None if best is None else front[best][objective.metric],
             best,
             sum(counts.values()),
             counts.get(TrialState.COMPLETE, 0),
@@ -201,7 +197,7 @@ class Results:
         )
 
     def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
-        chosen = _chosen(connection, sweep)
+        chosen = sweep_rows(connection, sweep)
         parameters = parameter_columns(read_sweep(row.spec).study.parameters for row in chosen)
         objectives = objective_columns(map(stored_objectives, chosen))
         columns = TRIAL_COLUMNS | objectives | {parameter_column(name): dtype for name, dtype in parameters.items()}
@@ -210,7 +206,7 @@ class Results:
         spent = _spent(connection, names)
         judged = objective_values(connection, chosen) if objectives else {}
         query = sa.select(*(trials.c[name] for name in _TRIAL_FIELDS))
-        stored = connection.execute(_of(query, trials, names)).all()
+        stored = connection.execute(of_sweeps(query, trials, names)).all()
         facts = {(row.sweep_id, row.number): row.facts for row in stored}
         rows = []
         for row in stored:
@@ -228,9 +224,8 @@ class Results:
         return typed_frame(columns, rows)
 
     def _front(self, connection: sa.Connection, sweep: str) -> tuple[TrialResult, ...]:
-        row = _sweep(connection, sweep)
-        numbers = front_of(complete_values(connection, row), row)
-        return tuple(self._trial(connection, row, number) for number in numbers)
+        row = sweep_row(connection, sweep)
+        return tuple(self._trial(connection, row, number) for number in read_front(connection, row))
 
     def _trial(self, connection: sa.Connection, sweep: sa.Row[Any], number: int) -> TrialResult:
         own = (trials.c.sweep_id == sweep.id, trials.c.number == number)
@@ -278,58 +273,9 @@ def _counts(facts: Mapping[str, Any]) -> Iterable[int | None]:
     return (value if isinstance(value, int) else None for value in told)
 
 
-def _points(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
-    names = {row.id: row.name for row in _chosen(connection, sweep)}
-    query = sa.select(*(reports.c[name] for name in _POINT_FIELDS))
-    rows = connection.execute(_of(query, reports, names).order_by(reports.c.step))
-    return typed_frame(
-        POINT_COLUMNS,
-        [
-            (names[row.sweep_id], row.number, row.attempt, row.step, row.examples_seen, metric, value)
-            for row in rows
-            for metric, value in metrics_from_json(row.metrics).items()
-        ],
-    )
-
-
-def _attempts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
-    names = {row.id: row.name for row in _chosen(connection, sweep)}
-    rows = connection.execute(_of(sa.select(attempts), attempts, names).order_by(attempts.c.attempt))
-    own = list(ATTEMPT_COLUMNS)[1:]
-    return typed_frame(ATTEMPT_COLUMNS, [(names[row.sweep_id], *(getattr(row, key) for key in own)) for row in rows])
-
-
-def _artifacts(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
-    names = {row.id: row.name for row in _chosen(connection, sweep)}
-    query = _of(sa.select(artifacts), artifacts, names).order_by(artifacts.c.attempt, artifacts.c.kind)
-    own = list(ARTIFACT_COLUMNS)[1:]
-    return typed_frame(
-        ARTIFACT_COLUMNS,
-        [(names[row.sweep_id], *(getattr(row, key) for key in own)) for row in connection.execute(query)],
-    )
-
-
 def _model_name(model: str | Mapping[str, Any] | None) -> str | None:
     """Name a stored sweep's model, which earlier versions kept as text; a trainer of the user's own may have none."""
     return model if isinstance(model, str | None) else str(model["name"])
-
-
-def _chosen(connection: sa.Connection, sweep: str | None) -> list[sa.Row[Any]]:
-    if sweep is not None:
-        return [_sweep(connection, sweep)]
-    return list(connection.execute(sa.select(sweeps).order_by(sweeps.c.id)))
-
-
-def _sweep(connection: sa.Connection, name: str) -> sa.Row[Any]:
-    row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).first()
-    if row is None:
-        raise unknown_sweep(connection, name)
-    return row
-
-
-def _of(query: sa.Select[Any], table: sa.Table, sweep_ids: Iterable[int]) -> sa.Select[Any]:
-    """Keep the rows of some sweeps, in the order of sweeps and trials."""
-    return query.where(table.c.sweep_id.in_([*sweep_ids])).order_by(table.c.sweep_id, table.c.number)
 
 
 def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[int, int], tuple[int, float]]:
@@ -341,7 +287,7 @@ def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[in
     until = sa.func.coalesce(attempts.c.ended_at, last_report.scalar_subquery(), attempts.c.started_at)
     took = sa.case((until > attempts.c.started_at, until - attempts.c.started_at), else_=0.0)  # clocks are set back
     query = sa.select(attempts.c.sweep_id, attempts.c.number, sa.func.count(), sa.func.sum(took))
-    rows = connection.execute(_of(query, attempts, sweep_ids).group_by(attempts.c.sweep_id, attempts.c.number))
+    rows = connection.execute(of_sweeps(query, attempts, sweep_ids).group_by(attempts.c.sweep_id, attempts.c.number))
     return {(sweep_id, number): (count, seconds) for sweep_id, number, count, seconds in rows}
 
 

@@ -6,7 +6,7 @@ trial's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,10 +47,28 @@ def complete_values(
     return {number: {o.metric: found[o.metric] for o in objectives} for number, found in metrics.items()}
 
 
-def front_of(values: dict[int, dict[str, float]], sweep: sa.Row[Any]) -> list[int]:
+def read_front(connection: sa.Connection, sweep: sa.Row[Any]) -> dict[int, dict[str, float]]:
+    """Read the values of the trials that no other beats, by number and metric, best first by the leading objective.
+
+    With one objective that is the best alone, the earliest of equals, which the database finds in its index.
+    """
+    objectives = stored_objectives(sweep)
+    if len(objectives) > 1:
+        values = complete_values(connection, sweep)
+        return {number: values[number] for number in front_of(values, objectives)}
+    [objective] = objectives
+    complete = (trials.c.sweep_id == sweep.id, trials.c.state == TrialState.COMPLETE)
+    extreme = sa.func.max if objective.direction == "maximize" else sa.func.min
+    best = connection.execute(sa.select(extreme(trials.c.value)).where(*complete)).scalar()
+    if best is None:
+        return {}
+    earliest = sa.select(sa.func.min(trials.c.number)).where(*complete, trials.c.value == best)
+    return {connection.execute(earliest).scalar_one(): {objective.metric: best}}
+
+
+def front_of(values: Mapping[int, Mapping[str, float]], objectives: Sequence[Objective]) -> list[int]:
     """Name the trials that no other beats, best first by the leading objective; with one objective the best alone."""
-    rows = {number: tuple(of_trial.values()) for number, of_trial in values.items()}
-    return pareto_front(rows, stored_objectives(sweep))
+    return pareto_front({number: tuple(of_trial.values()) for number, of_trial in values.items()}, objectives)
 
 
 def objective_values(
@@ -60,7 +78,7 @@ def objective_values(
     found: dict[tuple[int, int], dict[str, float | bool]] = {}
     for sweep in sweeps:
         values = complete_values(connection, sweep)
-        front = set(front_of(values, sweep))
+        front = set(front_of(values, stored_objectives(sweep)))
         for number, of_trial in values.items():
             columns = {objective_column(metric): value for metric, value in of_trial.items()}
             found[sweep.id, number] = {**columns, ON_FRONT: number in front}

@@ -16,14 +16,15 @@ from rich.text import Text
 from finesweep.views.tables import Column, Table
 
 MOST_DECIMALS = 4
+MOST_DRAWN = 500  # rows: rich takes a millisecond for each
 COUNTS = (1e4, 1e15)  # whole numbers whose largest lies between these count something, such as parameters
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAILED": "red", "RUNNING": "cyan", "FINISHED": "green"}
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table: with lines and colours on a terminal, as plain text elsewhere."""
-    if not console.is_terminal:
+    """Print a table: with lines and colours on a terminal, as plain text elsewhere and where it has very many rows."""
+    if not console.is_terminal or len(table.rows) > MOST_DRAWN:
         console.file.write(f"{plain_text(table)}\n")
         return
     console.print(rich_table(table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,29 @@ def test_sweeps_show_the_leading_objective(results: Results) -> None:
         0.9,
         5,
     ]
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])
+def test_the_best_of_one_objective_is_the_earliest_of_equals_among_those_complete(
+    tmp_path: Path,
+    make_spec: Callable[..., SweepSpec],
+    trial_events: Callable[..., Sequence[Event]],
+    direction: str,
+    best: int,
+) -> None:
+    with open_writer(tmp_path / "r.db") as writer:
+        for name in ("other", "one"):
+            writer.create_sweep(make_spec(name, direction=direction), grid=GRID, provenance={})
+        writer.listener("other")(trial_events(0, (0.0, 1.0)))
+        listen = writer.listener("one")
+        listen(trial_events(0, (0.99, 0.01), state=TrialState.PRUNED))
+        for number, value in enumerate((0.2, 0.8, 0.2, 0.8, 0.5), 1):
+            listen(trial_events(number, (value,)))
+    results = open_results(tmp_path / "r.db")
+    found = results.best("one")
+    assert found is not None
+    assert (found.number, found.value) == (best, {1: 0.2, 2: 0.8}[best])
+    assert results.sweeps().set_index("sweep").loc["one", ["best_trial", "best_value"]].tolist() == [best, found.value]
 
 
 def test_the_front_of_a_sweep_without_results_is_empty(tmp_path: Path, make_spec: Callable[..., SweepSpec]) -> None:

@@ -27,7 +27,7 @@ from finesweep.results.columns import FACT_COLUMNS
 from finesweep.results.frames import Results, open_results
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
-from finesweep.views.printing import duration_text, number_texts, plain_text, show
+from finesweep.views.printing import MOST_DRAWN, duration_text, number_texts, plain_text, show
 from finesweep.views.selection import Selection
 from finesweep.views.tables import Column, Table, leaderboard, sweeps_table
 
@@ -135,6 +135,14 @@ def test_pipes_get_no_colours_and_terminals_do(results: Results) -> None:
     assert "\x1b[31m" not in pipe.getvalue()
     assert "\x1b[32mCOMPLETE" in terminal.getvalue()
     assert "\x1b[31mmemory" not in terminal.getvalue()
+
+
+def test_very_many_rows_are_plain_on_a_terminal_too() -> None:
+    """Drawn with lines and colours, ten thousand took nine seconds."""
+    table = Table((Column("state", "state", "text"),), ({"state": "COMPLETE"},) * (MOST_DRAWN + 1))
+    terminal = io.StringIO()
+    show(table, Console(file=terminal, force_terminal=True, width=200, color_system="standard"))
+    assert terminal.getvalue() == f"{plain_text(table)}\n"
 
 
 def test_metrics_are_those_at_the_trials_value(writer: ResultsWriter, results: Results) -> None:
