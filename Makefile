@@ -37,6 +37,7 @@ benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, 
 	$(BIN)/python benchmarks/empty_trials.py
 	$(BIN)/python benchmarks/utilisation.py
 	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/database.py
 	$(BIN)/python benchmarks/full_sweep.py
 	$(BIN)/python benchmarks/full_sweep.py --search --seeds 0 1 2
 	$(BIN)/python benchmarks/head_sweep.py

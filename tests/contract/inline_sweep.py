@@ -77,6 +77,10 @@ def assert_whole(url: str, *, trials: int) -> Results:
     frame = results.trials(NAME)
     assert frame["number"].tolist() == list(range(trials))
     assert set(frame["state"]) <= {*STATES}
+    told = results.metrics(NAME, ["accuracy"]).set_index("number")["accuracy"]
+    assert [told[number] for number in frame["number"][frame["state"] == "COMPLETE"]] == frame[
+        "value"
+    ].dropna().tolist()
     points = results.points(NAME).groupby("number")["step"].apply(list)
     copies = optuna_trials(url)
     assert [copy.number for copy in copies] == frame["number"].tolist()

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
 
-from finesweep.results.columns import ARTIFACT_COLUMNS, ATTEMPT_COLUMNS, POINT_COLUMNS, frame_of, typed_frame
-from finesweep.results.names import of_sweeps, sweep_rows
-from finesweep.results.schema import artifacts, attempts, reports
+from finesweep.results.columns import (
+    ARTIFACT_COLUMNS,
+    ATTEMPT_COLUMNS,
+    COUNT,
+    NUMBER,
+    POINT_COLUMNS,
+    frame_of,
+    typed_frame,
+)
+from finesweep.results.names import of_sweeps, sweep_row, sweep_rows
+from finesweep.results.schema import artifacts, attempts, reports, trials
 from finesweep.results.values import metrics_from_json
 
 _POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
@@ -27,6 +36,24 @@ def points_frame(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
         values[-2].extend(metrics)
         values[-1].extend(metrics.values())
     return frame_of(POINT_COLUMNS, values)
+
+
+def metrics_frame(connection: sa.Connection, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Read metrics of trials at the step of their value, or at their last report; of a reused result the origin's."""
+    trained = sa.func.coalesce(trials.c.reused_from, trials.c.number)
+    others = reports.alias()
+    last = sa.select(sa.func.max(others.c.step)).where(
+        others.c.sweep_id == trials.c.sweep_id, others.c.number == trained
+    )
+    its_report = sa.and_(
+        reports.c.sweep_id == trials.c.sweep_id,
+        reports.c.number == trained,
+        reports.c.step == sa.func.coalesce(trials.c.value_step, last.scalar_subquery()),
+    )
+    query = sa.select(trials.c.number, reports.c.metrics).select_from(trials).join(reports, its_report)
+    rows = connection.execute(query.where(trials.c.sweep_id == sweep_row(connection, sweep).id))
+    found = [(number, *map(metrics_from_json(text).get, metrics)) for number, text in rows]
+    return typed_frame({"number": COUNT, **dict.fromkeys(metrics, NUMBER)}, found)
 
 
 def attempts_frame(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from finesweep.results.columns import (
     typed_frame,
 )
 from finesweep.results.database import read
-from finesweep.results.details import artifacts_frame, attempts_frame, points_frame
+from finesweep.results.details import artifacts_frame, attempts_frame, metrics_frame, points_frame
 from finesweep.results.history import read_history, read_reports
 from finesweep.results.lease import lease_of
 from finesweep.results.names import of_sweeps, sweep_row, sweep_rows
@@ -113,6 +113,10 @@ class Results:
     def points(self, sweep: str | None = None) -> pd.DataFrame:
         """List every reported metric, one a row."""
         return read(self.url, lambda connection: points_frame(connection, sweep))
+
+    def metrics(self, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
+        """Give metrics of each trial that reported: at the step of its value, or at its last report if it has none."""
+        return read(self.url, lambda connection: metrics_frame(connection, sweep, metrics))
 
     def attempts(self, sweep: str | None = None) -> pd.DataFrame:
         """List the attempts at trials: where they ran and how they ended."""

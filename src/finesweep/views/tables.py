@@ -57,7 +57,7 @@ def leaderboard(
     shown = {objective.metric for objective in study.objectives}
     metrics = [name for name in dict.fromkeys(metrics) if name not in shown]
     if metrics:
-        frame = frame.merge(_metrics_at_value(results, sweep, frame, metrics), how="left", on="number")
+        frame = frame.merge(_metrics_at_value(results, sweep, metrics), how="left", on="number")
     return trials_table(frame, value_header=study.objective.metric, metrics=metrics, selection=selection)
 
 
@@ -168,18 +168,12 @@ def best_first(frame: pd.DataFrame, *, maximize: bool) -> pd.DataFrame:
     return frame.loc[keys.sort_values(list(keys.columns), kind="stable").index].reset_index(drop=True)
 
 
-def _metrics_at_value(results: Results, sweep: str, frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    points = results.points(sweep)
-    known = sorted(points["metric"].unique())
-    unknown = [name for name in metrics if name not in known]
-    if unknown:
-        listed = ", ".join(known) or "none yet"
-        raise ResultsError(f"metric {unknown[0]!r} was not reported in sweep {sweep!r}. Reported: {listed}.")
-    last = points.groupby("number")["step"].max()
-    trials = frame[["number", "value_step", "reused_from"]]
-    trials = trials.assign(worker=trials["reused_from"].fillna(trials["number"]))
-    trials = trials.assign(step=trials["value_step"].fillna(trials["worker"].map(last).astype("Int64")))
-    chosen = points[points["metric"].isin(metrics)]
-    wide = chosen.pivot(index=["number", "step"], columns="metric", values="value").add_prefix(METRIC_PREFIX)
-    merged = trials.merge(wide.reset_index().rename(columns={"number": "worker"}), how="left", on=["worker", "step"])
-    return merged[["number", *(f"{METRIC_PREFIX}{name}" for name in metrics)]]
+def _metrics_at_value(results: Results, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
+    found = results.metrics(sweep, metrics)
+    if found[list(metrics)].isna().all().any():  # reported at no trial's value, or never
+        known = sorted(results.points(sweep)["metric"].unique())
+        unknown = [name for name in metrics if name not in known]
+        if unknown:
+            listed = ", ".join(known) or "none yet"
+            raise ResultsError(f"metric {unknown[0]!r} was not reported in sweep {sweep!r}. Reported: {listed}.")
+    return found.rename(columns={name: f"{METRIC_PREFIX}{name}" for name in metrics})
