@@ -68,7 +68,7 @@ def running_server() -> Iterator[Server]:
         _wait_for(port, server, folder / "log")
         yield Server(f"postgresql+psycopg://postgres:{password}@127.0.0.1:{port}")
     finally:
-        stop = [binaries / "pg_ctl", "-D", data, "-m", "fast", "stop"]
+        stop = [binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"]  # nothing of it is kept
         subprocess.run([*as_other, *stop], check=True, capture_output=True, cwd="/")
         server.wait(timeout=30)
         shutil.rmtree(folder)
