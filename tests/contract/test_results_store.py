@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -213,7 +212,7 @@ def test_a_resumed_trial_has_its_reports_over_all_attempts(sweep: str) -> None:
         (200, 0.6),
         (300, 0.7),
     ]
-    assert (trial.attempts, trial.n_retries) == (3, 1)
+    assert (trial.attempts, trial.n_retries) == (3, 2)  # lost and failed; a pause uses up nothing
     assert (trial.state, trial.reason) == (TrialState.FAILED, "boom")
 
 
@@ -411,8 +410,8 @@ def test_a_live_driver_is_refused_and_a_killed_one_taken_over(sweep: str) -> Non
 def test_a_driver_that_was_replaced_while_it_slept_writes_nothing(sweep: str) -> None:
     process = driver(sweep, WAITS, "listener([TrialSuggested(0, {}, {}, {}, Source.SAMPLER, {}, {})])\n")
     process.send_signal(signal.SIGSTOP)
-    with open_writer(sweep, clock=lambda: time.time() + 61) as writer:
-        writer.acquire("tickets", Holder.this_process())
+    with open_writer(sweep) as writer:
+        writer.acquire("tickets", Holder.this_process(), take_over=True)
         process.send_signal(signal.SIGCONT)
         process.communicate("go on\n")
         assert process.returncode == 1
