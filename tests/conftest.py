@@ -38,6 +38,13 @@ def postgresql() -> Iterator[server.Server]:
 
 
 @pytest.fixture
+def postgresql_url(postgresql: server.Server) -> Iterator[str]:
+    """Give an empty database of the server."""
+    with postgresql.database() as url:
+        yield url
+
+
+@pytest.fixture
 def make_spec() -> Callable[..., SweepSpec]:
     """Make a resolved sweep; keyword arguments replace whole sections, `others` are further objectives."""
 

@@ -42,3 +42,12 @@ def make_sweep(tmp_path: Path) -> Iterator[Callable[..., StoredSweep]]:
             return StoredSweep(writer, sweep_spec(name, trials, retries, pruner))
 
         yield make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'r.db'}"
+    server: str = request.getfixturevalue("postgresql_url")
+    return server

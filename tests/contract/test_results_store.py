@@ -47,17 +47,6 @@ from finesweep.spec.sweep import SweepSpec
 GRID = Grid("examples", every=100, longest=1000)
 Specs = Callable[..., SweepSpec]
 
-# --- the databases ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'r.db'}"
-    server: Server = request.getfixturevalue("postgresql")
-    return server.new_database()
-
-
 # --- lives of trials --------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from tests.contract.inline_sweep import NAME, assert_whole, resume, run
-from tests.postgresql import Server
 
 import finesweep
 from finesweep.results import database
@@ -46,14 +45,6 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'r.db'}"
-    server: Server = request.getfixturevalue("postgresql")
-    return server.new_database()
 
 
 # --- locked ---------------------------------------------------------------------------------------------------------

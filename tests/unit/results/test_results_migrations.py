@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.commandline import invoke
-from tests.postgresql import Server
 
 from finesweep import sweeps
 from finesweep.errors import ResultsError, SweepHeldError
@@ -25,7 +24,7 @@ from finesweep.events import TrialState
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder, process_started
 from finesweep.results.migrations import MIGRATIONS
-from finesweep.results.schema import SCHEMA_VERSION
+from finesweep.results.schema import SCHEMA_VERSION, metadata
 from finesweep.results.writer import open_writer
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -65,8 +64,7 @@ def url(request: pytest.FixtureRequest, version: int, tmp_path: Path) -> str:
     """A database of an older version, on either kind."""
     if request.param == "sqlite":
         return f"sqlite:///{frozen(version, tmp_path / 'finesweep.db')}"
-    server: Server = request.getfixturevalue("postgresql")
-    url = server.new_database()
+    url: str = request.getfixturevalue("postgresql_url")
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.exec_driver_sql(dump(version, "postgresql"))
@@ -130,14 +128,15 @@ def test_every_row_of_an_older_database_is_the_same_after_migration(url: str) ->
     assert rows(url, had) == before
 
 
-def test_a_migrated_database_has_the_schema_of_a_fresh_one(
-    url: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_migrated_database_has_the_schema_of_a_fresh_one(url: str) -> None:
     open_writer(url).close()
-    is_file = url.startswith("sqlite")
-    fresh = f"sqlite:///{tmp_path / 'fresh.db'}" if is_file else request.getfixturevalue("postgresql").new_database()
-    open_writer(fresh).close()
-    assert shapes(url) == shapes(fresh)
+    migrated = shapes(url)
+    engine = sa.create_engine(url)
+    metadata.drop_all(engine)
+    engine.dispose()
+    assert shapes(url) == {}
+    open_writer(url).close()
+    assert shapes(url) == migrated
 
 
 def test_a_migrated_database_is_read_and_driven_like_any_other(url: str) -> None:
