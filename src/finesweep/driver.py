@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from finesweep.errors import FinesweepError
 from finesweep.events import Event, Listener, SweepHistory, TrialFinished
 from finesweep.results.schema import SweepState
 from finesweep.results.writer import ResultsWriter
@@ -92,8 +93,8 @@ class Driver:
     def drive(self, backend: Backend) -> SweepEnd:
         """Run to the end of the budget, or until told to stop. The database is whole whatever happens."""
         name = self._spec.name
-        self._writer.set_state(name, SweepState.RUNNING)
-        end = SweepState.INTERRUPTED
+        self._writer.set_state(name, SweepState.RUNNING)  # and no longer why an earlier drive ended
+        end, reason = SweepState.INTERRUPTED, None
         try:
             self._look()  # the hours may be over before anything is begun
             if self.broker.n_left:
@@ -105,12 +106,15 @@ class Driver:
                 )
             self._writer.renew(name)  # raises if another driver has taken over: then nothing more is written
             self._mirror.complete()
-            end = self._end_state()
+            end, reason = self._end_state(), self.broker.halted or self.broker.used_up
+        except FinesweepError as error:
+            reason = str(error)
+            raise
         finally:
             self._mirror.close()
             self._charge()
-            self._writer.set_state(name, end)
-        return SweepEnd(name, end, self.broker.halted or self.broker.used_up, self.broker.n_unfinished)
+            self._writer.set_state(name, end, end_reason=reason)
+        return SweepEnd(name, end, reason, self.broker.n_unfinished)
 
     def tick(self) -> None:
         """Do what must be done now and then. Cheap when nothing is due."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 
 from finesweep.driver import BY_REQUEST, HOURS, Driver, SweepEnd
-from finesweep.errors import ResultsError, SweepHeldError
+from finesweep.errors import ResourcesError, ResultsError, SweepHeldError
 from finesweep.events import Grid, Report, TrialSpec
 from finesweep.results.frames import open_results
 from finesweep.results.lease import Holder
@@ -140,6 +141,35 @@ def test_hours_may_interrupt_and_more_of_them_go_on(make_sweep: Callable[..., Sw
     elsewhere(sweep, lambda writer: writer.extend("tickets", hours=1.0))
     assert sweep.drive().state is SweepState.FINISHED
     assert sweep.states() == ["COMPLETE"] * 6
+
+
+def test_why_a_drive_ended_early_is_kept_until_the_next_one(make_sweep: Callable[..., Sweep]) -> None:
+    def kept() -> str | None:
+        [reason] = open_results(sweep.path).sweeps()["end_reason"]
+        return None if pd.isna(reason) else reason
+
+    sweep = make_sweep(hours=200 / HOUR_S, at_end="interrupt")
+    sweep.drive()
+    assert kept() == HOURS
+    elsewhere(sweep, lambda writer: writer.extend("tickets", hours=1.0))
+    sweep.on_begin = lambda trial: seen.append(kept())
+    seen: list[str | None] = []
+    sweep.drive()
+    assert set(seen) == {None}, "it runs"
+    assert kept() is None, "its budget is used up"
+
+
+def test_an_error_that_ends_a_drive_is_its_reason(make_sweep: Callable[..., Sweep]) -> None:
+    sweep = make_sweep()
+
+    def fail(trial: TrialSpec) -> None:
+        raise ResourcesError("the cluster is gone")
+
+    sweep.on_begin = fail
+    with pytest.raises(ResourcesError):
+        sweep.drive()
+    [row] = open_results(sweep.path).sweeps().to_dict("records")
+    assert (row["state"], row["end_reason"]) == ("INTERRUPTED", "the cluster is gone")
 
 
 def test_a_larger_total_is_taken_up_while_it_runs(make_sweep: Callable[..., Sweep]) -> None:

@@ -132,6 +132,7 @@ def sweeps_table(results: Results, *, selection: Selection = EVERYTHING) -> Tabl
         Column("seconds_used", "time", "duration"),
         Column("created_at", "created", "text"),
         Column("driver", "driver", "text", hidden_if_empty=True),
+        Column("end_reason", "reason", "text", hidden_if_empty=True),
     )
     newest_first = results.sweeps().iloc[::-1]
     if selection.columns:
