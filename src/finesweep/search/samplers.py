@@ -10,7 +10,6 @@ import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
-    CmaEsSampler,
     GPSampler,
     GridSampler,
     NSGAIISampler,
@@ -21,6 +20,7 @@ from optuna.samplers import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from finesweep.search.cmaes import JsonCmaEsSampler
 from finesweep.search.memory import Bound, BoundedSampler
 from finesweep.search.space import grid_values
 from finesweep.spec.study import StudySpec
@@ -76,7 +76,7 @@ def _with_startup(bound: Bound, study: StudySpec) -> Bound:
 
 
 def _cmaes(study: StudySpec, seed: int) -> BaseSampler:
-    return CmaEsSampler(
+    return JsonCmaEsSampler(
         n_startup_trials=max(1, study.sampler.startup_trials),
         independent_sampler=RandomSampler(seed=seed),
         warn_independent_sampling=False,

@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 import transformers
 
-from finesweep.errors import ResourcesError
+from finesweep.errors import ModelError, ResourcesError
+from finesweep.training.checkpoints import contiguous
 from finesweep.training.features.rows import StoredSplit
 from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance, start_rows
@@ -23,6 +25,7 @@ from finesweep.training.methods import Trainable
 from finesweep.training.models import Model
 from finesweep.training.order import train_sampler
 from finesweep.training.scoring import Scoring
+from finesweep.training.trainer_state import chance_now, read_state, read_weights, set_chance, write_state
 
 _PROMPTS_AT_ONCE = 8  # without gradients so many take less memory than one row in training
 
@@ -149,6 +152,45 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         """Keep the scores beside the Trainer's own, whose names and averages are others."""
         self._scores = self._scoring.of_rows(prediction)
         return {}
+
+    def write_state(self, folder: Path) -> None:
+        """Write trained weights, optimizer, scheduler, scaler, random states, position in the data."""
+        states = {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "chance": chance_now(),
+        }
+        if self._scaler is not None:
+            states["scaler"] = self._scaler.state_dict()
+        write_state(folder, states, contiguous(self.trained_weights()))
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    # What the Trainer itself would read of a checkpoint, in `train(resume_from_checkpoint=…)`, are pickles.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model | None = None) -> None:
+        weights = read_weights(Path(resume_from_checkpoint))
+        _, unknown = (self.model if model is None else model).load_state_dict(weights, strict=False)
+        if unknown:
+            raise ModelError(f"{resume_from_checkpoint} is of another model: it has {', '.join(sorted(unknown))}.")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(read_state(Path(checkpoint), "optimizer"))
+            self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), "scheduler"))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self._scaler is not None:
+            self._scaler.load_state_dict(read_state(Path(checkpoint), "scaler"))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_chance(read_state(Path(checkpoint), "chance"))
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What fp16 scales gradients with."""
+        scaler: torch.amp.GradScaler | None = getattr(self.accelerator, "scaler", None)
+        return scaler
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: p for name, p in self.model.named_parameters() if name in self.trainable.names}

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from safetensors.torch import save_file
 
 from finesweep.events import Decision, Report
 from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.training.attempt import Attempt, tell_all
-from finesweep.training.checkpoints import Progress, TrialFolder, contiguous
+from finesweep.training.checkpoints import Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.generation import Sample
 from finesweep.training.hf_trainer import SweepTrainer
-
-OPTIMIZER = "optimizer.pt"  # as the Trainer names it
 
 
 class TrainedModel:
@@ -74,16 +71,8 @@ class TrainedModel:
         """Nothing: what is kept is written at once."""
 
     def _fill(self, folder: Path) -> None:
-        """Write trained weights, optimizer, scheduler, random states, position in the data.
-
-        Those but the weights are the Trainer's own files, in its own layout: `train(resume_from_checkpoint=…)` reads
-        them.
-        """
-        save_file(contiguous(self._trainer.trained_weights()), folder / "model.safetensors")
-        self._trainer._save_optimizer_and_scheduler(str(folder))
-        self._trainer._save_scaler(str(folder))
-        self._trainer._save_rng_state(str(folder))
-        self._trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        """Write what the trainer goes on from: `SweepTrainer` reads it, in `train(resume_from_checkpoint=…)`."""
+        self._trainer.write_state(folder)
 
 
 class Watching(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped here

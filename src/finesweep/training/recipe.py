@@ -31,10 +31,11 @@ from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.memory import Fitting, forget_trial, is_out_of_memory, with_smaller_batch
 from finesweep.training.methods import apply_method
 from finesweep.training.models import BaseModel
-from finesweep.training.one_model import OPTIMIZER, TrainedModel, Watching
+from finesweep.training.one_model import TrainedModel, Watching
 from finesweep.training.schedule import Schedule, end_step, plan
 from finesweep.training.scoring import Scoring
 from finesweep.training.tasks import TaskKind
+from finesweep.training.trainer_state import STATE
 
 # A GPU is not busy with as few rows as a CPU is; without gradients a row takes a fraction of what training takes.
 _MORE_ON_GPU = 8
@@ -119,7 +120,7 @@ def _train(
         told_up_to=told_up_to,
     )
     trainer.add_callback(Watching(trainer, attempt, reporter.report))
-    checkpoint = folder.newest_checkpoint(holding=OPTIMIZER)
+    checkpoint = folder.newest_checkpoint(holding=STATE)
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
     facts = facts_at_start(
