@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from finesweep.spec.faults import Finding, KeyPath, nearest, show, unknown
 
+_MOST_ERRORS = 200  # of pydantic's that are told; a key may have several
 _RANGES = ("categorical", "float", "int")
 _PARAMETER_SHAPES = 'a "type" (float, int or categorical), a "value" (derived) or "by" (a range for each branch)'
 _SHAPE_TAGS = frozenset(("derived", "branched"))
@@ -50,7 +51,7 @@ _EXAMPLES: Mapping[str, str] = {  # what a section or key that is missing might 
 def explain(error: ValidationError, values: Any, model: type[BaseModel], *, at: KeyPath = ()) -> list[Finding]:
     """Turn the errors of validating `values`, which stand at the key path `at`, into one finding per key."""
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
+    for details in error.errors(include_url=False)[:_MOST_ERRORS]:
         by_path.setdefault(_key_path(details, values), []).append(details)
     misspelt = {
         (*path[:-1], nearest(str(path[-1]), _known_keys(group[0]["loc"][:-1], model)))

@@ -17,9 +17,10 @@ import yaml
 
 from finesweep.spec.faults import Fault, KeyPath, dotted
 
-LARGEST_FILE_BYTES = 1_000_000
+LARGEST_FILE_BYTES = 250_000  # a second's reading
 _DEEPEST = 40  # levels; a sweep needs seven
-_MOST_VALUES = 100_000  # after aliases are followed: a "billion laughs" file is small and expands without end
+_MOST_VALUES = 20_000  # after aliases are followed: a "billion laughs" file is small and expands without end
+_MOST_FAULTS = 100  # after so many the rest says nothing new
 _INTEGER_BOUND = 2**63  # what SQLite and JSON readers can hold
 
 
@@ -45,7 +46,7 @@ def read_file(path: Path, *, shown_as: str) -> Tree:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return _refused(shown_as, None, f"the file cannot be read: {reason}.")
     if len(content) > LARGEST_FILE_BYTES:
-        return _refused(shown_as, None, "the file is larger than 1 MB, far too large for a study or sweep.")
+        return _refused(shown_as, None, "the file is larger than 250 kB, far too large for a study or sweep.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,7 +76,10 @@ def read_text(text: str, *, shown_as: str) -> Tree:
     if not isinstance(node, yaml.MappingNode):
         return _refused(shown_as, node.start_mark.line + 1, "the top level must be a mapping of `key: value` lines.")
     reader = _Reader(shown_as)
-    value = reader.read(node, ())
+    try:
+        value = reader.read(node, ())
+    except _GivenUpError:
+        return Tree(faults=tuple(reader.faults))
     return Tree(value if isinstance(value, dict) else {}, reader.lines, tuple(reader.faults))
 
 
@@ -99,6 +103,10 @@ def _refused(file: str, line: int | None, message: str) -> Tree:
 class _TooDeepError(Exception):
     def __init__(self, line: int) -> None:
         self.line = line
+
+
+class _GivenUpError(Exception):
+    """What is wrong is noted, and it would take too long to read on."""
 
 
 class _Composer(yaml.SafeLoader):
@@ -154,9 +162,8 @@ class _Reader:
     def read(self, node: yaml.Node, path: KeyPath) -> Any:
         self._n_values += 1
         if self._n_values > _MOST_VALUES:
-            if self._n_values == _MOST_VALUES + 1:
-                self._fault(node, (), f"the file holds more than {_MOST_VALUES} values once its aliases are followed.")
-            return None
+            self._fault(node, (), f"the file holds more than {_MOST_VALUES} values once its aliases are followed.")
+            raise _GivenUpError
         if any(node is outer for outer in self._open) or len(self._open) > _DEEPEST:
             self._fault(node, path, "this alias contains itself. Write the values out.")
             return None
@@ -187,7 +194,7 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if key in first_lines:
                 message = f"the key is given twice, first on line {first_lines[key]}. Keep one of the two."
-                self.faults.append(Fault(self.file, line, dotted((*path, key)), message))
+                self._fault(key_node, (*path, key), message)
                 continue
             first_lines[key] = self.lines[(*path, key)] = line
             values[key] = self.read(value_node, (*path, key))
@@ -200,9 +207,11 @@ class _Reader:
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         merged: dict[str, Any] = {}
         for source in sources:
-            own_lines = dict(self.lines)
+            own_lines, self.lines = self.lines, {}
             value = self.read(source, path)
-            self.lines = {**self.lines, **own_lines}  # a key written here keeps its own line
+            brought, self.lines = self.lines, own_lines
+            for key, line in brought.items():
+                self.lines.setdefault(key, line)  # a key written here keeps its own line
             if isinstance(value, dict):
                 merged = value | merged
             else:
@@ -222,7 +231,7 @@ class _Reader:
         text = str(node.value)
         match node.tag.removeprefix(_PREFIX):
             case "str" | "merge":
-                return text
+                return self._whole_characters(node, path, text)
             case "null":
                 return None
             case "bool" if text.lower() in ("true", "false"):
@@ -231,6 +240,14 @@ class _Reader:
                 return self._read_number(node, path, text, whole=kind == "int")
         self._fault(node, path, f"the tag {_short(node.tag)} is not known here. Leave it out.")
         return text
+
+    def _whole_characters(self, node: yaml.Node, path: KeyPath, text: str) -> str:
+        """Join the halves of characters that JSON's escapes write in two; one half alone is none."""
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._fault(node, path, "this holds half of a character, a lone surrogate. Write the character itself.")
+            return ""
 
     def _read_number(self, node: yaml.Node, path: KeyPath, text: str, *, whole: bool) -> int | float | None:
         try:
@@ -249,6 +266,9 @@ class _Reader:
 
     def _fault(self, node: yaml.Node, path: KeyPath, message: str) -> None:
         self.faults.append(Fault(self.file, node.start_mark.line + 1, dotted(path), message))
+        if len(self.faults) == _MOST_FAULTS:
+            self.faults.append(Fault(self.file, None, "", "there is more: mend these first."))
+            raise _GivenUpError
 
 
 def _yaml_float(text: str) -> str:
@@ -256,4 +276,4 @@ def _yaml_float(text: str) -> str:
 
 
 def _short(tag: str) -> str:
-    return "!!" + tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else tag
+    return ("!!" + tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else tag)[:60]

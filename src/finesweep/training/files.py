@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -21,6 +22,11 @@ from finesweep.spec.inputs import DATA_SUFFIXES
 _CSV_ENCODING = "utf-8-sig"  # UTF-8 with or without the mark that Excel puts at its beginning
 _NO_ROWS = ("corresponds to no data", "BatchSize must be greater than 0")  # how datasets and pyarrow put it
 _ARROW_FILE = b"ARROW1"  # begins the file format; the stream format, which `save_to_disk` writes, begins otherwise
+_DEEPEST = 200  # levels of JSON; Arrow itself takes 64, and reads on its stack what is deeper
+_NULL_ROW = re.compile(rb"(?:\A|\n)[ \t\r]*null[ \t\r]*(?=\n|\Z)")
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_MOST_COLUMNS = 2_000  # tables of datasets take the square of their number
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -30,20 +36,48 @@ def open_file(path: Path, *, where: str, text_column: str, scratch_dir: Path) ->
         raise DataError(f'{where}: the ending "{path.suffix}" is unknown. Known: {", ".join(DATA_SUFFIXES)}.')
     if not path.is_file():
         raise DataError(f"{where} is not there. Correct the path; it is relative to the file that names it.")
-    if path.suffix not in (".parquet", ".arrow") and not path.read_bytes().strip():
-        raise no_rows(where)
+    if path.suffix not in (".parquet", ".arrow"):
+        content = path.read_bytes()
+        if not content.strip():
+            raise no_rows(where)
+        if path.suffix in (".json", ".jsonl") and (deadly := _deadly_fault(content)):
+            raise DataError(f"{where} cannot be read: {deadly}. Mend the file.")
+        del content
     with tempfile.TemporaryDirectory(dir=scratch_dir) as folder:
         try:
-            return _read(path, text_column, cache_dir=folder)
+            rows = _read(path, text_column, cache_dir=folder)
+            if len(rows.column_names) > _MOST_COLUMNS:
+                raise ValueError(f"it has {len(rows.column_names):,} columns, and {_MOST_COLUMNS:,} are the most")
+            rows.data.table.validate(full=True)  # that texts are UTF-8, and lie where the file says
+            return rows
         except UnicodeDecodeError as error:
             beginning = error.object[error.start :][:_SHOWN]
             raise DataError(f"{where} is no UTF-8 text: {show(beginning)}. Save it as UTF-8.") from error
         except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:  # pyarrow's are the latter
-            cause = str(error.__cause__ or error).split("\n")[0]
+            cause = str(error.__cause__ or error).split("\n")[0].rstrip(".")
             if any(words in cause for words in _NO_ROWS):
                 raise no_rows(where) from error
             reason = _json_fault(path) if path.suffix == ".jsonl" else None
             raise DataError(f"{where} cannot be read: {reason or cause}. Mend the file.") from error
+
+
+def _deadly_fault(content: bytes) -> str | None:
+    """Say what is in JSON that Arrow's reader would die of, and this process with it."""
+    if (null := _NULL_ROW.search(content)) is not None:
+        row = content.count(b"\n", 0, null.end()) + 1
+        return f"row {row} is null, and no JSON object"
+    return f"its values are nested more than {_DEEPEST} levels deep" if _is_deep(content) else None
+
+
+def _is_deep(content: bytes) -> bool:
+    if content.count(b"[") + content.count(b"{") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _JSON_TEXT.sub(b"", content).translate(None, delete=_NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def no_rows(where: str) -> DataError:
@@ -75,7 +109,9 @@ def _arrow_table(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
         source.seek(0)
-        return (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
+        table: pa.Table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
+        table.validate(full=True)  # before anybody reads where a damaged file says that texts lie
+        return table
 
 
 def _read_csv(path: Path) -> datasets.Dataset:

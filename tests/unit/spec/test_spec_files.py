@@ -93,7 +93,7 @@ def test_a_study_may_stand_in_the_sweep_itself(files: Files) -> None:
         (b"- a\n- b\n", "the top level must be a mapping of `key: value` lines."),
         (b"a: [1, 2\nb: 3\n", "this is not YAML: expected ',' or ']', but got ':'."),
         (b"name: caf\xe9\n", "the file is not UTF-8 text. Save it as UTF-8."),
-        (b"a: " + b"x" * 1_000_000, "the file is larger than 1 MB, far too large for a study or sweep."),
+        (b"a: " + b"x" * 1_000_000, "the file is larger than 250 kB, far too large for a study or sweep."),
         (
             b"objective: {}\nparameters: {}\n",
             "this is a study. Give a sweep file, which names it: `study: path/to/this.yaml`.",
