@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 
 def trial_dir(artifact_dir: Path, number: int) -> Path:
@@ -37,3 +38,22 @@ def trackers_path(artifact_dir: Path, number: int) -> Path:
 def fitting_path(artifact_dir: Path) -> Path:
     """Tell where is kept how many rows at once have fitted a device."""
     return artifact_dir / "fitting.json"
+
+
+def is_below(path: object) -> bool:
+    """Tell whether a path, as a trainer names an artifact, stays below the sweep's folder wherever that is."""
+    if not isinstance(path, str) or not path.isprintable() or "\\" in path:
+        return False
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts
+
+
+_OURS = re.compile(  # in a sweep's folder: what functions above name, and what trackers write there
+    r"trial-\d{4,}|unknown|driver\.log|fitting\.(json|lock)|\.fitting\.json\.\d+|\.room\.lock"
+    r"|tensorboard|wandb|mlflow\.lock"
+)
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether an entry of a sweep's folder is one that finesweep makes there."""
+    return _OURS.fullmatch(name) is not None

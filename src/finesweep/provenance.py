@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finesweep.secrets import hide_in
+
 PACKAGES = (
     "finesweep", "optuna", "ray", "torch", "transformers", "datasets", "peft", "accelerate", "tokenizers", "numpy",
     "pandas",
@@ -21,16 +23,16 @@ def gather_provenance(
 ) -> dict[str, Any]:
     """Describe the surroundings of a sweep. `file` is the sweep file, whose repository's commit is noted.
 
-    `overrides` are those of --set. The command line itself is not kept: it may hold a password.
+    `overrides` are those of --set, without what is known as a secret. The command line itself is not kept.
     """
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "devices": dict(devices),
+        "devices": hide_in(dict(devices)),
         "git": _git(file.parent) if file is not None else None,
         "file": str(file) if file is not None else None,
-        "overrides": list(overrides),
+        "overrides": hide_in(list(overrides)),
         **data,
     }
 

@@ -62,7 +62,7 @@ class Retention:
 
     def _remove(self, number: int) -> None:
         folder = trial_dir(self._artifact_dir, number)
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():  # a link may lead to what is not the sweep's
             return
         for entry in folder.iterdir():
             if entry.is_dir():

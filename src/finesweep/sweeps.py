@@ -26,6 +26,7 @@ from finesweep.errors import (
     SweepNameError,
 )
 from finesweep.events import Ending, Grid, Listener, SweepHistory
+from finesweep.layout import is_ours
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import is_older, open_results
 from finesweep.results.lease import Holder
@@ -140,7 +141,7 @@ def resume(
     known = open_results(url)
     spec = known.spec(name)
     provenance = known.provenance(name)
-    place = Place(url, Path(provenance["artifact_dir"]))
+    place = Place(url, _artifact_dir(provenance, name))
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(url) as writer, ExitStack() as early:
@@ -180,14 +181,44 @@ def stop(name: str, *, results: str | None = None) -> bool:
     return driven
 
 
-def delete(name: str, *, results: str | None = None) -> None:
-    """Remove a sweep from our tables and Optuna's, and its files. Raises SweepHeldError while it is driven."""
+def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
+    """Remove a sweep from our tables and Optuna's, and its files. Raises SweepHeldError while it is driven.
+
+    Where the files are the database says, and others may have written there: so only in a folder that is called like
+    the sweep, and there only what finesweep makes. Return what is left.
+    """
     url = _existing(_url(results))
-    artifact_dir = Path(open_results(url).provenance(name)["artifact_dir"])
+    artifact_dir = _artifact_dir(open_results(url).provenance(name), name)
     with open_writer(url) as writer:
         writer.delete(name)
     delete_study(url, name)
-    shutil.rmtree(artifact_dir, ignore_errors=True)
+    return _remove_files(artifact_dir, name)
+
+
+def _artifact_dir(provenance: Mapping[str, Any], name: str) -> Path:
+    folder = provenance.get("artifact_dir")
+    if not isinstance(folder, str) or "\0" in folder or not Path(folder).is_absolute():
+        raise ResultsError(f"what the database says of sweep {name!r} names no artifact folder: {folder!r}.")
+    return Path(folder)
+
+
+def _remove_files(artifact_dir: Path, name: str) -> tuple[Path, ...]:
+    """Remove a sweep's files and, if nothing else is in it, their folder. Return what is left."""
+    if not artifact_dir.is_dir():
+        return ()
+    if artifact_dir.name != name:
+        return (artifact_dir,)
+    for entry in artifact_dir.iterdir():
+        if not is_ours(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink()  # of a link the link itself, not what it points at
+    with suppress(OSError):  # it is not empty, or a link
+        artifact_dir.rmdir()
+    return tuple(sorted(artifact_dir.iterdir())) if artifact_dir.is_dir() else ()
 
 
 def migrate(*, results: str | None = None, say: Callable[[str], None]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from finesweep.errors import FinesweepError
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
+from finesweep.secrets import hide
 
 
 class Reporter(Protocol):
@@ -73,5 +74,5 @@ def failed_by(error: BaseException) -> AttemptResult:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
+    text = " ".join(hide(str(error)).split()) or "no message"  # hidden first: half a secret is not known as one
     return text[:500] if isinstance(error, FinesweepError) else f"{type(error).__name__}: {text}"[:500]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finesweep.cli.talk import (
+    MORE_ARGUMENTS,
     backend_option,
     database_hint,
     detach_option,
@@ -22,6 +26,8 @@ from finesweep.cli.talk import (
     set_option,
 )
 from finesweep.errors import DriveError, FinesweepError
+from finesweep.secrets import hide
+from finesweep.spec.sweep import MOST_TRIALS
 
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
@@ -83,7 +89,7 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
 
 @click.command()
 @click.argument("sweep")
-@click.option("--trials", type=click.IntRange(min=1), help="The new total, not an addition.")
+@click.option("--trials", type=click.IntRange(min=1, max=MOST_TRIALS), help="The new total, not an addition.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The new total, not an addition.")
 @results_option
 def extend(sweep: str, trials: int | None, hours: float | None, results: str | None) -> None:
@@ -92,6 +98,8 @@ def extend(sweep: str, trials: int | None, hours: float | None, results: str | N
 
     if trials is None and hours is None:
         raise click.UsageError("give --trials, --hours or both")
+    if hours is not None and not math.isfinite(hours):
+        raise click.UsageError(f"--hours is {hours}, but must be a number of hours")
     sweeps.extend(sweep, trials, hours=hours, results=results)
     totals = {"trials": trials, "hours": hours}
     said = " and ".join(f"{total:g} {name}" for name, total in totals.items() if total is not None)
@@ -127,8 +135,10 @@ def delete(sweep: str, yes: bool, results: str | None) -> None:
     n_trials = len(open_database(results).trials(sweep))
     if not yes:
         click.confirm(f"Delete sweep {sweep} with its {n_trials} trials and all of its files?", abort=True, err=True)
-    sweeps.delete(sweep, results=results)
+    left = sweeps.delete(sweep, results=results)
     click.echo(f"{sweep}: deleted.")
+    if left:
+        say(f"Not made by finesweep, and left: {', '.join(map(str, left))}")
 
 
 def _view() -> Any:
@@ -198,15 +208,22 @@ def _detach(arguments: list[str], spec: SweepSpec, results: str | None) -> int:
     place = place_of(spec, results=results)
     log = driver_log_path(place.artifact_dir)
     make_folder(log.parent)
-    command = [sys.executable, "-m", "finesweep", *arguments]
     if results is not None:
-        command.append(f"--results={results}")
+        arguments = [*arguments, f"--results={results}"]
     if arguments[0] == "run":
-        command.append(f"--name={spec.name}")
+        arguments = [*arguments, f"--name={spec.name}"]
+    hidden = [argument for argument in arguments if hide(argument) != argument]
+    command = [sys.executable, "-m", "finesweep", *(argument for argument in arguments if argument not in hidden)]
     with log.open("ab") as file:
         began_at = file.tell()
         driver = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, close_fds=True
+            command,
+            env={**os.environ, MORE_ARGUMENTS: json.dumps(hidden)},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            close_fds=True,
         )
     while driver.poll() is None:
         try:

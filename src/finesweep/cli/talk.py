@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finesweep.errors import FinesweepError
+from finesweep.secrets import hide
+from finesweep.spec.sweep import MOST_TRIALS
 
 if TYPE_CHECKING:
     from finesweep.results.frames import Results
@@ -37,6 +39,10 @@ detach_option = click.option("--detach", is_flag=True, help="Run in the backgrou
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
+# Arguments that the list of processes is not to show, as JSON: those of a detached driver that hold a password.
+MORE_ARGUMENTS = "FINESWEEP_MORE_ARGUMENTS"
+
+
 def select_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb the options that choose among trials, handed to it as one `selection`."""
 
@@ -55,7 +61,13 @@ def select_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say(text: str) -> None:
-    click.echo(text, err=True)
+    """Say something on stderr, but for secrets and for what a terminal would obey."""
+    shown = "".join(letter if letter.isprintable() or letter in "\n\t" else _escaped(letter) for letter in hide(text))
+    click.echo(shown, err=True)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def open_database(results: str | None) -> Results:
@@ -78,7 +90,7 @@ def database_hint(url: str) -> str:
 
 def trial_name(text: str) -> tuple[str, int]:
     sweep, _, number = text.rpartition(":")
-    if not sweep or not number.isdecimal():
+    if not sweep or not number.isdecimal() or int(number[:20]) >= MOST_TRIALS:
         raise FinesweepError(f"{text!r} names no trial. Write SWEEP:NUMBER, as in quickstart:3.")
     return sweep, int(number)
 

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from finesweep.errors import ResultsError
 from finesweep.results.url import redacted, sqlite_path
+from finesweep.secrets import hide
 
 BUSY_TIMEOUT_S = 120.0  # a backup or a copy may hold the lock for long; a driver outlives it
 READ_TRIES = 5
@@ -66,7 +67,7 @@ def translated(url: str) -> Iterator[None]:
         ) from error
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         origin = getattr(error, "orig", None) or error
-        said = " ".join(str(origin).split()) or type(origin).__name__
+        said = " ".join(hide(str(origin)).split()) or type(origin).__name__
         raise ResultsError(f"{redacted(url)}: {said.rstrip('.')}. {_way_out(said, url)}") from error
 
 

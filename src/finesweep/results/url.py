@@ -5,12 +5,12 @@ Opens nothing. The current folder is passed in.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from finesweep.errors import ResultsError
+from finesweep.secrets import hide_urls
 
 DEFAULT_FILE = "finesweep.db"
 POSTGRESQL_DRIVER = "postgresql+psycopg"
@@ -49,11 +49,7 @@ def resolve_url(given: str | Path | None = None, *, folder: Path) -> str:
 
 def redacted(url: str | sa.URL) -> str:
     """Replace every password in a URL by ***. Never raises, whatever the text."""
-    try:
-        text = sa.make_url(url).render_as_string(hide_password=True)
-    except (sa.exc.ArgumentError, ValueError):
-        text = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", str(url))
-    return re.sub(r"(?i)(password=)[^&\s]*", r"\1***", text)
+    return hide_urls(url if isinstance(url, str) else url.render_as_string(hide_password=False))
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -69,15 +65,19 @@ def artifacts_dir(url: str, *, folder: Path) -> Path:
 
 
 def _sqlite_url(path: Path, folder: Path) -> str:
-    absolute = (folder.absolute() / path.expanduser()).resolve()
+    try:
+        absolute = (folder.absolute() / path.expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # ~nobody/x, a NUL, a name too long
+        said = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ResultsError(f"results: {redacted(str(path))!r} is no path: {said}. Write another.") from None
     return sa.URL.create("sqlite", database=str(absolute)).render_as_string()
 
 
 def _parsed(text: str) -> sa.URL:
     try:
         return sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError) as error:
+    except (sa.exc.ArgumentError, ValueError):
         raise ResultsError(
             f"results: {redacted(text)!r} is no database URL. Write a path, sqlite:///path or "
             "postgresql://user:password@host:port/name, with %-escapes in the password."
-        ) from error
+        ) from None  # whose words may hold a part of the password

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from finesweep.events import TrialSpec
 from finesweep.layout import log_path
+from finesweep.secrets import hide
 
 
 @contextlib.contextmanager
@@ -33,17 +34,17 @@ def capture_logs(artifact_dir: Path, trials: Sequence[TrialSpec], *, redirect: b
         yield
 
 
-def _open(artifact_dir: Path, trial: TrialSpec) -> TextIO:
+def _open(artifact_dir: Path, trial: TrialSpec) -> _Discreet:
     path = log_path(artifact_dir, trial.number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a", encoding="utf-8", buffering=1)
+    file = _Discreet(path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1))
     began = time.strftime("%Y-%m-%d %H:%M:%S")
     file.write(f"--- trial {trial.number}, attempt {trial.attempt}, {began}: {dict(trial.configuration)}\n")
     return file
 
 
 @contextlib.contextmanager
-def _records(file: TextIO, number: int) -> Iterator[None]:
+def _records(file: io.TextIOBase, number: int) -> Iterator[None]:
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(lambda record: getattr(record, "trial", number) == number)
@@ -55,10 +56,34 @@ def _records(file: TextIO, number: int) -> Iterator[None]:
         root.removeHandler(handler)
 
 
+class _Discreet(io.TextIOBase):
+    """Writes to a file what it is given, but for secrets."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._file.write(hide(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        super().close()  # which flushes
+        self._file.close()
+
+
 class _Copies(io.TextIOBase):
     """Writes to several files at once."""
 
-    def __init__(self, files: Sequence[TextIO]) -> None:
+    def __init__(self, files: Sequence[io.TextIOBase]) -> None:
         self._files = files
 
     def writable(self) -> bool:

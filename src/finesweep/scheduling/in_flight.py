@@ -17,6 +17,7 @@ from finesweep.scheduling.ahead import AskedAhead
 from finesweep.scheduling.assignments import Assignment
 from finesweep.scheduling.backend import Tick
 from finesweep.search.broker import NoTrial, TrialBroker
+from finesweep.secrets import hide
 
 if TYPE_CHECKING:
     from finesweep.scheduling.ray_worker import Message
@@ -126,6 +127,7 @@ class InFlight:
 
     def lose(self, tune_id: str, reason: str) -> None:
         """Have the trials of a dead worker begun again; those that it had not begun are not charged for it."""
+        reason = hide(reason)  # what Ray says of a worker may hold what that said last
         numbers = self._numbers.pop(tune_id, set())
         has_begun = bool(numbers & self._begun)
         stall = self.silence.forget(tune_id)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
+from finesweep.layout import is_below
 from finesweep.scheduling.backend import Contract, run_attempt
+from finesweep.secrets import hide_in
 from finesweep.trainer import StackReporter, StackTrainer, Trainer, TrainerFactory, failed_by
 
 # Opens the logs of trials that are about to run.
@@ -24,6 +27,7 @@ _log = logging.getLogger("finesweep.trial")
 
 def run_assignment(trainer: Trainer, trials: Sequence[TrialSpec], reporter: StackReporter, *, logs: Logs) -> None:
     """Train trials as one computation where the trainer can, else one after another."""
+    reporter = Border(reporter)
     if len(trials) > 1 and isinstance(trainer, StackTrainer) and _can_stack(trainer, trials):
         _run_stack(trainer, trials, reporter, logs)
         return
@@ -34,6 +38,30 @@ def run_assignment(trainer: Trainer, trials: Sequence[TrialSpec], reporter: Stac
         else:
             result = run_attempt(trainer, trial, Lane(trial.number, reporter), log=logs([trial]))
         reporter.end(trial.number, result)
+
+
+class Border:
+    """Lets out of a worker only what may be stored: no secrets, no artifacts outside of the sweep's folder."""
+
+    def __init__(self, reporter: StackReporter) -> None:
+        self._reporter = reporter
+
+    def describe(self, number: int, facts: Mapping[str, Any]) -> None:
+        self._reporter.describe(number, hide_in(facts))
+
+    def report(self, reports: Mapping[int, Report]) -> Mapping[int, Decision]:
+        return self._reporter.report(reports)
+
+    def poll(self, number: int) -> Decision:
+        return self._reporter.poll(number)
+
+    def end(self, number: int, result: AttemptResult) -> None:
+        outside = next((path for path in result.artifacts.values() if not is_below(path)), None)
+        if outside is not None:
+            reason = f"the trainer names an artifact outside of the sweep's folder: {str(outside)!r}"
+            result = replace(result, ending=Ending.FAILED, reason=reason, artifacts={})
+        told = {"reason": result.reason, "traceback": result.traceback}
+        self._reporter.end(number, replace(result, **hide_in(told)))
 
 
 class WorkersTrainer:

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from finesweep.secrets import hide
+
 KeyPath = tuple[str | int, ...]
 
 _LONGEST_VALUE = 60  # characters of a value that a message repeats
+_LONGEST_LOOKED_AT = 5000  # characters of it that are searched for secrets: more than any password has
 _CLOSE_ENOUGH = 0.6  # difflib's own cutoff for words that resemble each other
 _MOST_KNOWN = 20  # names a message lists; the pass-through settings alone are eighty
 
@@ -85,9 +88,11 @@ def unknown(what: str, word: str, known: Iterable[str], *, verb: str = "is unkno
 
 
 def show(value: Any) -> str:
-    """Write a value as it would stand in the file, shortened."""
-    if isinstance(value, str | int | float | bool | None):
-        text = json.dumps(value, ensure_ascii=False)
+    """Write a value as it would stand in the file, shortened and without what is secret in it."""
+    if isinstance(value, str):
+        text = json.dumps(hide(value[:_LONGEST_LOOKED_AT]), ensure_ascii=False)
+    elif isinstance(value, int | float | bool | None):
+        text = json.dumps(value)
     elif isinstance(value, dict):
         text = "a mapping" if value else "an empty mapping"
     else:

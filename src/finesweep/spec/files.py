@@ -29,9 +29,11 @@ from finesweep.spec.notes import find_notes
 from finesweep.spec.overrides import FILE as SET
 from finesweep.spec.overrides import Override, apply_override, parse_overrides
 from finesweep.spec.rules import find_faults, read_draft
+from finesweep.spec.secret_rules import secret_faults
 from finesweep.spec.sweep import SweepSpec, read_sweep, sweep_kind
 from finesweep.spec.yaml_tree import Tree, read_file
 
+_MOST_FAULTS = 200
 _SPLITS: tuple[KeyPath, ...] = (("data", "train"), ("data", "validation"), ("data", "test"))
 _RESOLVED: tuple[tuple[KeyPath, Callable[[str, Path], str]], ...] = (
     (("data", "dataset"), resolve_dataset),
@@ -65,13 +67,25 @@ def check_sweep(path: Path, *, overrides: Sequence[str] = (), name: str | None =
     source, faults = _read_source(Path(path), overrides, name)
     if not source.values:
         return Checked(in_order(faults), (), None)
-    faults += [source.fault(finding) for finding in [*_resolve_inputs(source), *_resolve_code(source)]]
+    faults += [
+        source.fault(finding)
+        for finding in [*_resolve_inputs(source), *_resolve_code(source), *secret_faults(source.values)]
+    ]
     spec, findings = _validate(source)
     told = {(fault.file, fault.key) for fault in faults}  # a value that could not be read is not judged as well
     faults += [fault for fault in map(source.fault, findings) if (fault.file, fault.key) not in told]
     if faults or spec is None:
-        return Checked(in_order(faults), (), None)
+        return Checked(_as_told(faults), (), None)
     return Checked((), in_order(source.note(finding) for finding in find_notes(spec)), spec)
+
+
+def _as_told(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """Put faults in order; of thousands the first say what the others would."""
+    ordered = in_order(faults)
+    if len(ordered) <= _MOST_FAULTS:
+        return ordered
+    more = f"{len(ordered) - _MOST_FAULTS} more faults are not shown: mend these first."
+    return (*ordered[:_MOST_FAULTS], Fault(ordered[_MOST_FAULTS].file, None, "", more))
 
 
 def _validate(source: _Source) -> tuple[SweepSpec | None, list[Finding]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
+from finesweep.secrets import hide_urls
 from finesweep.spec.parameters import Float, Int, Model, Scalar
 from finesweep.spec.study import MetricDirection, StudySpec
 
@@ -19,6 +20,8 @@ Function = Annotated[  # package.module:function
     str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
 ]
 TRANSFORMERS: Literal["transformers"] = "transformers"  # the trainer that comes with finesweep
+
+MOST_TRIALS = 2**31 - 1  # what every database can count
 
 METRICS: Mapping[Task, Mapping[str, MetricDirection]] = {  # what a report of each task holds, and which way is better
     "classification": {"accuracy": "maximize", "macro_f1": "maximize", "mcc": "maximize", "loss": "minimize"},
@@ -180,7 +183,9 @@ class TrainingSpec(Model):
 class Budget(Model):
     """Limits of the sweep as totals, not as additions."""
 
-    trials: Int = Field(ge=1)  # trained ones: a repeated configuration takes over the earlier result and is free
+    trials: Int = Field(
+        ge=1, le=MOST_TRIALS
+    )  # trained ones: a repeated configuration takes over the earlier result and is free
     hours: Float | None = Field(default=None, gt=0)  # of this sweep's running, over resumes
     at_end: Literal["finish", "interrupt"] = "finish"  # what happens to running trials when the hours are over
     retries: Int = Field(default=2, ge=0)  # how often a trial is begun again after one of these
@@ -195,7 +200,7 @@ class Resources(Model):
     devices: Literal["auto", "cpu"] | tuple[Int, ...] = (
         "auto"  # auto: the GPUs nobody else fills; without any, CPU slots
     )
-    gpus_per_trial: Float = Field(default=1.0, gt=0)  # below 1: several trials share a device
+    gpus_per_trial: Float = Field(default=1.0, ge=0.001)  # below 1: several trials share a device
     cpus_per_trial: Int | None = Field(default=None, ge=1)  # None: the machine's cores shared among its slots
     max_parallel: Int | None = Field(default=None, ge=1)
     feature_cache_gib: Float = Field(default=20.0, ge=0)  # disk for what frozen layers compute, of all sweeps; 0: none
@@ -236,6 +241,11 @@ class SweepSpec(Model):
     resources: Resources = Resources()
     artifacts: Artifacts = Artifacts()
     results: str | None = None  # URL of the results database; None: finesweep.db in the current folder
+
+    @field_serializer("results")
+    def _without_password(self, results: str | None) -> str | None:
+        """Leave the password out of whatever is written down: the sweep is stored in that very database."""
+        return None if results is None else hide_urls(results)
 
 
 class TransformersSweep(SweepSpec):

@@ -17,6 +17,7 @@ from typing import Any
 
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec, TrialState
 from finesweep.layout import trackers_path
+from finesweep.secrets import hide
 from finesweep.spec.sweep import SweepSpec, Tracker
 from finesweep.trainer import Reporter
 from finesweep.training.trackers import Run, ShownTrial, open_run
@@ -102,7 +103,7 @@ class _TrackedReporter:
             do()
         except Exception as error:  # whatever a tracker, its network or its server may raise
             self._runs.pop(name, None)
-            self._problems[name] = f"{type(error).__name__}: {error}"[:500]
+            self._problems[name] = hide(f"{type(error).__name__}: {error}")[:500]
             _log.warning("%s does not show the rest of this attempt: %s", name, self._problems[name])
             self._reporter.describe({"tracker_problems": dict(self._problems)})
 
