@@ -248,7 +248,8 @@ class FunctionTrainer:
     def _call(self, trial: Trial, reporter: Reporter) -> object:
         """Call the function, and give back the device's memory that it held: the next trial may be another size."""
         try:
-            return self._function(trial, reporter)
+            with trainer.naming_disk(trial.folder, writes_elsewhere=True):
+                return self._function(trial, reporter)
         finally:
             gc.collect()
             if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
