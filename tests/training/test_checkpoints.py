@@ -13,7 +13,7 @@ import transformers
 import finesweep
 from finesweep.errors import ModelError
 from finesweep.events import Decision, Ending
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 
 class Killed(BaseException):
@@ -83,31 +83,82 @@ def test_no_checkpoint_is_written_before_its_time(bench: Any, recorder: Any) -> 
     assert after.steps[0] == 40
 
 
-def test_only_the_newest_checkpoint_stays_and_none_after_the_end(bench: Any, recorder: Any) -> None:
+def test_the_last_two_checkpoints_stay_and_none_after_the_end(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0, artifacts={"keep": "all"})
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    folder = set_up.artifact_dir / "trial-0007"
+    assert checkpoints_in(folder) == ["attempt-1/checkpoint-11", "attempt-1/checkpoint-16"]
+    set_up.run(attempt=2, batch_size=8, epochs=3)
+    assert checkpoints_in(folder) == []
+    assert len(list(folder.glob("attempt-*/best-*"))) == 1
+
+
+def test_of_a_damaged_checkpoint_the_one_before_it_is_used(
+    bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     set_up = bench(checkpoint_minutes=0)
+    _, unbroken = set_up.run(number=1, batch_size=8, epochs=3)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    newest = set_up.artifact_dir / "trial-0007/attempt-1/checkpoint-16"
+    fill_with_zeros(newest / "optimizer.pt")
+    with caplog.at_level(logging.WARNING):
+        _, after = set_up.run(attempt=2, batch_size=8, epochs=3)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+    assert f"{newest} is not whole and is skipped" in caplog.text
+    assert after.reports == [report for report in unbroken.reports if report.step > 80]
+
+
+def test_a_damaged_checkpoint_is_never_the_one_before(bench: Any, recorder: Any) -> None:
+    """It is gone once it was found: after the next checkpoint there are two whole ones again."""
+    set_up = bench(checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    folder = set_up.artifact_dir / "trial-0007"
+    truncate(folder / "attempt-1/checkpoint-16/optimizer.pt")
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=2, batch_size=8, epochs=3)
+    assert checkpoints_in(folder) == ["attempt-1/checkpoint-11", "attempt-2/checkpoint-16"]
+
+
+def test_what_a_killed_worker_left_half_written_is_neither_used_nor_left(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    folder = set_up.artifact_dir / "trial-0007"
     with pytest.raises(Killed):
         set_up.run(recorder(decide=kill_at(120)), attempt=1, batch_size=8, epochs=3)
-    folder = set_up.artifact_dir / "trial-0007"
-    assert [path.name for path in folder.glob("attempt-*/checkpoint-*")] == ["checkpoint-11"]
-    set_up.run(attempt=2, batch_size=8, epochs=3)
-    assert not list(folder.glob("attempt-*/*checkpoint-*"))
-
-
-def test_a_truncated_checkpoint_is_skipped(bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture) -> None:
-    set_up = bench(checkpoint_minutes=0)
-    folder = set_up.artifact_dir / "trial-0007"
-    with pytest.raises(Killed):
-        set_up.run(recorder(decide=kill_at(80)), attempt=1, batch_size=8, epochs=3)
-    kept = copy_tree(folder / "attempt-1", set_up.artifact_dir / "kept")
+    whole = folder / "attempt-1/checkpoint-11"
+    copy_tree(whole, folder / "attempt-1/.checkpoint-16.4711")
     with pytest.raises(Killed):
         set_up.run(recorder(decide=kill_at(120)), attempt=2, batch_size=8, epochs=3)
-    kept.rename(folder / "attempt-1")
-    (newest,) = folder.glob("attempt-2/checkpoint-*")
-    truncate(newest / "model.safetensors")
-    with caplog.at_level(logging.WARNING):
-        _, after = set_up.run(attempt=3, batch_size=8, epochs=3)
-    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-5"
-    assert "is not whole and is skipped: model.safetensors has" in caplog.text
+    assert not list(folder.glob("attempt-*/.*"))
+    _, after = set_up.run(attempt=3, batch_size=8, epochs=3)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+
+
+def test_a_trial_whose_best_weights_are_damaged_trains_until_it_has_them_again(bench: Any, recorder: Any) -> None:
+    """The first report is the best here. Weights of a later one must not stand for those of the value told."""
+    set_up = bench(objective={"metric": "loss", "direction": "maximize"}, checkpoint_minutes=0)
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 3}
+    set_up.run(number=1, **trial)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, **trial)
+    fill_with_zeros(set_up.artifact_dir / "trial-0007/attempt-1/best-40/model.safetensors")
+    result, after = set_up.run(attempt=2, **trial)
+    assert after.facts["resumed_from"] is None
+    assert result.artifacts == {"best": "trial-0007/attempt-2/best-40"}
+    weights = "best-40/model.safetensors"
+    again = (set_up.artifact_dir / "trial-0007/attempt-2" / weights).read_bytes()
+    assert again == (set_up.artifact_dir / "trial-0001/attempt-1" / weights).read_bytes()
+
+
+def test_damaged_weights_are_not_loaded(bench: Any, cache_dir: Path) -> None:
+    set_up = bench(method="feature-extraction")
+    result, _ = set_up.run()
+    folder = set_up.artifact_dir / result.artifacts["best"]
+    fill_with_zeros(folder / "trained.safetensors")
+    with pytest.raises(ModelError, match=r"is damaged: the contents of trained\.safetensors"):
+        load_trained(folder, cache_dir=cache_dir)
 
 
 def test_a_trial_without_a_whole_checkpoint_begins_anew(bench: Any, recorder: Any) -> None:
@@ -176,6 +227,7 @@ def test_an_attempt_that_was_overtaken_leaves_the_trials_files_alone(
         "attempt-1/best-40",
         "attempt-1/checkpoint-5",
         "attempt-2/best-40",
+        "attempt-2/checkpoint-5",
         "attempt-2/checkpoint-7",
     }
     assert at_that_time.items() <= contents(folder).items()
@@ -218,6 +270,10 @@ def test_a_folder_without_kept_weights_is_refused(tmp_path: Path, cache_dir: Pat
         load_trained(tmp_path, cache_dir=cache_dir)
 
 
+def checkpoints_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.glob("attempt-*/*checkpoint-*"))
+
+
 def copy_tree(source: Path, target: Path) -> Path:
     for file in source.rglob("*"):
         if file.is_file():
@@ -228,6 +284,11 @@ def copy_tree(source: Path, target: Path) -> Path:
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def fill_with_zeros(path: Path) -> None:
+    """What a power cut may leave of a file whose length is on disk and whose contents are not."""
+    path.write_bytes(bytes(path.stat().st_size))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

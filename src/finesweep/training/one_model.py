@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from finesweep.events import Decision, Report
 from finesweep.spec.sweep import TrainingSpec, TransformersSweep
 from finesweep.training.attempt import Attempt, tell_all
-from finesweep.training.checkpoints import Progress, TrialFolder, contiguous
+from finesweep.training.best_weights import contiguous
+from finesweep.training.checkpoints import Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.generation import Sample
 from finesweep.training.hf_trainer import SweepTrainer
+from finesweep.training.quota import bytes_to_write
 
 OPTIMIZER = "optimizer.pt"  # as the Trainer names it
 
@@ -68,7 +70,8 @@ class TrainedModel:
         )
 
     def write_checkpoint(self, progress: Progress) -> None:
-        self._folder.write_checkpoint(self._fill, progress)
+        n_bytes = bytes_to_write(self._trainer.trained_weights(), self._trainer.optimizer.state_dict())
+        self._folder.write_checkpoint(self._fill, progress, n_bytes=n_bytes)
 
     def settle(self) -> None:
         """Nothing: what is kept is written at once."""
