@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import finesweep
 from finesweep.errors import ModelError
@@ -180,6 +182,55 @@ def test_checkpoints_hold_trained_weights_only(bench: Any, recorder: Any) -> Non
     assert weights.stat().st_size < 1000
 
 
+def test_a_trial_goes_on_without_checkpoints_that_the_quota_does_not_hold(
+    bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_up = bench(checkpoint_minutes=0, artifacts={"quota_gib": 250_000 / 2**30})  # weights fit, a checkpoint does not
+    with caplog.at_level(logging.WARNING):
+        result, told = set_up.run(batch_size=8, epochs=3)
+    assert result.artifacts.keys() == {"best"}
+    assert told.facts["checkpoints_skipped"] == 3
+    warnings = [text for text in caplog.messages if "a checkpoint of it is not written" in text]
+    assert len(warnings) == 1
+    assert "artifacts.quota_gib" in warnings[0]
+    pause = recorder(on_poll=lambda n: Decision.PAUSE)
+    paused, _ = set_up.run(pause, number=8)
+    assert paused.ending is Ending.PAUSED
+    assert not list(set_up.artifact_dir.glob("trial-0008/attempt-1/*"))
+
+
+@pytest.mark.parametrize("method", ["full", "feature-extraction"])  # the latter is trained as a lane
+def test_best_weights_that_the_quota_does_not_hold_are_not_kept(bench: Any, method: str) -> None:
+    set_up = bench(method=method, artifacts={"quota_gib": 10_000 / 2**30})
+    result, told = set_up.run(epochs=3)
+    assert (result.ending, result.artifacts) == (Ending.DONE, {})
+    assert told.facts["weights_kept"] is False
+    assert not list(set_up.artifact_dir.glob("trial-0007/attempt-1/*"))
+
+
+def test_no_lesser_weights_stand_for_the_best_that_did_not_fit(bench: Any, recorder: Any) -> None:
+    """The first report is the best here, and another trial has taken the room just then."""
+    objective = {"metric": "loss", "direction": "maximize"}
+    set_up = bench(objective=objective, checkpoint_minutes=0, artifacts={"quota_gib": 10_000_000 / 2**30})
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 3}
+    other = set_up.artifact_dir / "trial-0099/attempt-1/best-40"
+    other.mkdir(parents=True)
+    (other / "weights").write_bytes(bytes(9_950_000))
+
+    def decide(report: Any) -> Decision:
+        if report.step == 80:
+            shutil.rmtree(other)
+        if report.step == 120:
+            raise Killed
+        return Decision.CONTINUE
+
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=decide), attempt=1, **trial)
+    result, after = set_up.run(attempt=2, **trial)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+    assert result.artifacts == {}
+
+
 def test_best_weights_of_an_earlier_attempt_stay(bench: Any, recorder: Any) -> None:
     """The first report is the best here, and the attempt that made it is gone."""
     set_up = bench(objective={"metric": "loss", "direction": "maximize"}, checkpoint_minutes=0)
@@ -247,6 +298,24 @@ def test_kept_weights_load_and_score_as_reported(bench: Any, cache_dir: Path, op
             logits = model(input_ids=torch.tensor([row["input_ids"]])).logits
             losses.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([row["labels"]]))))
     assert sum(losses) / len(losses) == pytest.approx(min(r.metrics["loss"] for r in told.reports), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_most"),
+    [({"method": "feature-extraction"}, 0), ({"method": "lora", "lora_rank": 1, "lora_target_modules": "query"}, 3000)],
+)
+def test_of_a_trial_that_trains_a_part_only_that_part_is_written(
+    bench: Any, recorder: Any, options: dict[str, Any], n_most: int
+) -> None:
+    """All that a checkpoint and the best weights hold of numbers is of what moves; the model has 40 KiB."""
+    set_up = bench(**options, checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(120)), epochs=3)
+    files = list(set_up.artifact_dir.glob("trial-0007/attempt-1/*/*.safetensors"))
+    assert {file.name for file in files} >= {"model.safetensors"}
+    for file in files:
+        n_numbers = sum(tensor.numel() for name, tensor in load_file(file).items() if name != "chance")
+        assert n_numbers <= 2 * 51 + n_most
 
 
 def test_a_head_that_was_kept_becomes_a_plain_model_folder(
