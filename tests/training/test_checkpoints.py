@@ -325,7 +325,9 @@ def test_a_head_that_was_kept_becomes_a_plain_model_folder(
     set_up = bench(method="feature-extraction")
     result, _ = set_up.run()
     folder = set_up.artifact_dir / result.artifacts["best"]
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    assert result.artifact_bytes == {"best": n_bytes}
+    assert n_bytes < 20_000
     verbosity = transformers.utils.logging.get_verbosity()
     model = finesweep.load_trained(folder)
     assert transformers.utils.logging.get_verbosity() == verbosity

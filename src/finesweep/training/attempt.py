@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
-from finesweep.layout import samples_path
+from finesweep.layout import samples_path, size_of
 from finesweep.spec.evaluation_rules import measured_metrics
 from finesweep.spec.sweep import COSTS, TrainingSpec, TransformersSweep
 from finesweep.trainer import naming_disk
@@ -143,7 +143,12 @@ class Attempt:
         self._folder.clear(but=best.path if best else None)
         if best is None:
             return AttemptResult(Ending.DONE, self._reason)
-        return AttemptResult(Ending.DONE, self._reason, artifacts={"best": self._folder.relative(best.path)})
+        return AttemptResult(
+            Ending.DONE,
+            self._reason,
+            artifacts={"best": self._folder.relative(best.path)},
+            artifact_bytes={"best": size_of(best.path)},
+        )
 
     def _note(self, loss: float) -> None:
         """Take in an optimizer step; what comes after it, evaluation and all, is no training time."""
