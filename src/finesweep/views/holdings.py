@@ -34,7 +34,8 @@ def stock_text(table: Table, *, keep: str, quota_bytes: int | None, unknown_byte
     sums = totals(table)
     held = sums["weights_bytes"] + sums["checkpoint_bytes"] + sums["other_bytes"]
     quota = "no quota" if quota_bytes is None else f"a quota of {bytes_text(quota_bytes)}"
-    lines = [f"{len(table.rows)} trials hold {bytes_text(held)}; keep: {keep}, {quota}."]
+    who = "1 trial holds" if len(table.rows) == 1 else f"{len(table.rows)} trials hold"
+    lines = [f"{who} {bytes_text(held)}; keep: {keep}, {quota}."]
     if unknown_bytes:
         lines.append(f"{bytes_text(unknown_bytes)} are set aside: of trials that the database does not know.")
     return "\n".join(lines)
