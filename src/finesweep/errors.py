@@ -12,6 +12,7 @@ FinesweepError
 ├── FunctionError    a function of the user's own cannot be imported
 ├── TrackerError     an experiment tracker that trials are to be shown in is not installed
 ├── ResourcesError   the devices or the cluster asked for are not there
+├── DiskFullError    a trial cannot be written, because its disk is full: the sweep pauses
 └── ExportError      the configuration cannot be exported as asked
 """
 
@@ -77,6 +78,10 @@ class TrackerError(FinesweepError):
 
 
 class ResourcesError(FinesweepError):
+    pass
+
+
+class DiskFullError(FinesweepError):
     pass
 
 

@@ -100,6 +100,7 @@ class AttemptResult:
     reason: str | None = None  # one line
     traceback: str | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)  # kind -> path below the sweep's artifact folder
+    artifact_bytes: Mapping[str, int] = field(default_factory=dict)  # kind -> size, as the worker measured it
 
 
 @dataclass(frozen=True, slots=True)

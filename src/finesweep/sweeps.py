@@ -25,7 +25,7 @@ from finesweep.errors import (
     SweepHeldError,
     SweepNameError,
 )
-from finesweep.events import Ending, Grid, Listener, SweepHistory
+from finesweep.events import Ending, Grid, Listener
 from finesweep.layout import is_ours
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import is_older, open_results
@@ -39,7 +39,6 @@ from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_c
 from finesweep.scheduling.stacking import Stacking
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
-from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.grid import plan_grid
 from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
@@ -167,7 +166,7 @@ def load_trained(folder: Path | str) -> Any:  # Any: a transformers or peft mode
     Of a head and blocks only these are kept, and the frozen rest comes from where the sweep's model lies;
     `.save_pretrained(folder)` writes the whole.
     """
-    from finesweep.training.checkpoints import load_trained
+    from finesweep.training.best_weights import load_trained
 
     return load_trained(Path(folder), cache_dir=cache_dir())
 
@@ -268,7 +267,7 @@ def _drive(
         retention = Retention(
             spec,
             place.artifact_dir,
-            front=_front(spec, history),
+            trials=history.trials,
             removed=lambda number: writer.remove_artifacts(name, number),
         )
 
@@ -446,12 +445,6 @@ def make_folder(path: Path) -> None:
         raise ResultsError(
             f"artifacts.folder: {path} cannot be made ({error.strerror}). Name a folder that can be written."
         ) from error
-
-
-def _front(spec: SweepSpec, history: SweepHistory) -> Mapping[int, Sequence[float]]:
-    """Give the values of the trials that no other has beaten so far, by number."""
-    values = trained_values(history.trials, spec.study.objectives)
-    return {number: values[number] for number in pareto_front(values, spec.study.objectives)}
 
 
 def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from finesweep.errors import FinesweepError
+from finesweep.errors import DiskFullError, FinesweepError
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
 from finesweep.secrets import hide
+
+# How a full disk is told: by the system, by libraries that pass its words on (safetensors, SQLite), and by torch, whose
+# words fit other faults of a file as well.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAID_FULL = ("No space left on device", "Disk quota exceeded", "disk is full")
+_TORCH_SAID = ("PytorchStreamWriter failed", "file write failed", "unexpected pos")
+_PROBED_BYTES = 2**20
 
 
 class Reporter(Protocol):
@@ -69,8 +82,62 @@ class TrainerFactory(Protocol):
 
 
 def failed_by(error: BaseException) -> AttemptResult:
-    """Describe the attempt that ended with the exception that is being handled."""
-    return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
+    """Describe the attempt that ended with the exception that is being handled: FAILED, or BLOCKED by a full disk."""
+    if not is_disk_full(error):
+        return AttemptResult(Ending.FAILED, reason=_one_line(error), traceback=traceback.format_exc())
+    reason = str(error) if isinstance(error, DiskFullError) else f"no space left on a disk: {_one_line(error)}"
+    return AttemptResult(Ending.BLOCKED, reason=f"{reason}. Free some, then resume", traceback=traceback.format_exc())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an exception, or one that it was made of, says that a disk or a quota on it is used up."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DiskFullError) or (isinstance(seen, OSError) and seen.errno in _FULL):
+            return True
+        if any(words in str(seen) for words in _SAID_FULL):
+            return True
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
+
+
+@contextmanager
+def naming_disk(folder: Path, *, writes_elsewhere: bool = False) -> Iterator[None]:
+    """Raise DiskFullError, which names the disk of `folder`, in place of an error by which that disk is full.
+
+    Where what is done inside also writes elsewhere, it is tried whether it is this one. So it is where torch cannot
+    write, whose own words fit other faults as well.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        is_told = is_disk_full(error)
+        may_be = is_told or (isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_SAID))
+        if not may_be or ((writes_elsewhere or not is_told) and _has_room(folder)):
+            raise
+        raise DiskFullError(f"no space left on the disk of {folder}{_free_text(folder)}") from error
+
+
+def _has_room(folder: Path) -> bool:
+    """Try it: free space says nothing of a user's quota."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
+
+
+def _free_text(folder: Path) -> str:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f" ({free / 2**20:.1f} MiB free)"
 
 
 def _one_line(error: BaseException) -> str:

@@ -43,7 +43,7 @@ def test_a_sweep_runs_on_ray_and_its_results_can_be_read_everywhere(workplace: W
 
 
 def test_the_best_weights_and_only_those_are_kept_and_load(workplace: Workplace) -> None:
-    from finesweep.training.checkpoints import load_trained
+    from finesweep.training.best_weights import load_trained
 
     workplace.say("run", "sweep.yaml", "--backend", "inline")
     best = workplace.results.best("tiny")

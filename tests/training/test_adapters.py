@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import TrainingSpec
 from finesweep.training.adapters import find_targets
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 from finesweep.training.methods import Trainable, apply_method
 
 LORA = {"method": "lora", "lora_rank": 4, "lora_alpha": 16}

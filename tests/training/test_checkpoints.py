@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import finesweep
 from finesweep.errors import ModelError
 from finesweep.events import Decision, Ending
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 
 class Killed(BaseException):
@@ -83,31 +85,82 @@ def test_no_checkpoint_is_written_before_its_time(bench: Any, recorder: Any) -> 
     assert after.steps[0] == 40
 
 
-def test_only_the_newest_checkpoint_stays_and_none_after_the_end(bench: Any, recorder: Any) -> None:
+def test_the_last_two_checkpoints_stay_and_none_after_the_end(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0, artifacts={"keep": "all"})
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    folder = set_up.artifact_dir / "trial-0007"
+    assert checkpoints_in(folder) == ["attempt-1/checkpoint-11", "attempt-1/checkpoint-16"]
+    set_up.run(attempt=2, batch_size=8, epochs=3)
+    assert checkpoints_in(folder) == []
+    assert len(list(folder.glob("attempt-*/best-*"))) == 1
+
+
+def test_of_a_damaged_checkpoint_the_one_before_it_is_used(
+    bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     set_up = bench(checkpoint_minutes=0)
+    _, unbroken = set_up.run(number=1, batch_size=8, epochs=3)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    newest = set_up.artifact_dir / "trial-0007/attempt-1/checkpoint-16"
+    fill_with_zeros(newest / "optimizer.pt")
+    with caplog.at_level(logging.WARNING):
+        _, after = set_up.run(attempt=2, batch_size=8, epochs=3)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+    assert f"{newest} is not whole and is skipped" in caplog.text
+    assert after.reports == [report for report in unbroken.reports if report.step > 80]
+
+
+def test_a_damaged_checkpoint_is_never_the_one_before(bench: Any, recorder: Any) -> None:
+    """It is gone once it was found: after the next checkpoint there are two whole ones again."""
+    set_up = bench(checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, batch_size=8, epochs=3)
+    folder = set_up.artifact_dir / "trial-0007"
+    truncate(folder / "attempt-1/checkpoint-16/optimizer.pt")
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=2, batch_size=8, epochs=3)
+    assert checkpoints_in(folder) == ["attempt-1/checkpoint-11", "attempt-2/checkpoint-16"]
+
+
+def test_what_a_killed_worker_left_half_written_is_neither_used_nor_left(bench: Any, recorder: Any) -> None:
+    set_up = bench(checkpoint_minutes=0)
+    folder = set_up.artifact_dir / "trial-0007"
     with pytest.raises(Killed):
         set_up.run(recorder(decide=kill_at(120)), attempt=1, batch_size=8, epochs=3)
-    folder = set_up.artifact_dir / "trial-0007"
-    assert [path.name for path in folder.glob("attempt-*/checkpoint-*")] == ["checkpoint-11"]
-    set_up.run(attempt=2, batch_size=8, epochs=3)
-    assert not list(folder.glob("attempt-*/*checkpoint-*"))
-
-
-def test_a_truncated_checkpoint_is_skipped(bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture) -> None:
-    set_up = bench(checkpoint_minutes=0)
-    folder = set_up.artifact_dir / "trial-0007"
-    with pytest.raises(Killed):
-        set_up.run(recorder(decide=kill_at(80)), attempt=1, batch_size=8, epochs=3)
-    kept = copy_tree(folder / "attempt-1", set_up.artifact_dir / "kept")
+    whole = folder / "attempt-1/checkpoint-11"
+    copy_tree(whole, folder / "attempt-1/.checkpoint-16.4711")
     with pytest.raises(Killed):
         set_up.run(recorder(decide=kill_at(120)), attempt=2, batch_size=8, epochs=3)
-    kept.rename(folder / "attempt-1")
-    (newest,) = folder.glob("attempt-2/checkpoint-*")
-    truncate(newest / "model.safetensors")
-    with caplog.at_level(logging.WARNING):
-        _, after = set_up.run(attempt=3, batch_size=8, epochs=3)
-    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-5"
-    assert "is not whole and is skipped: model.safetensors has" in caplog.text
+    assert not list(folder.glob("attempt-*/.*"))
+    _, after = set_up.run(attempt=3, batch_size=8, epochs=3)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+
+
+def test_a_trial_whose_best_weights_are_damaged_trains_until_it_has_them_again(bench: Any, recorder: Any) -> None:
+    """The first report is the best here. Weights of a later one must not stand for those of the value told."""
+    set_up = bench(objective={"metric": "loss", "direction": "maximize"}, checkpoint_minutes=0)
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 3}
+    set_up.run(number=1, **trial)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(159)), attempt=1, **trial)
+    fill_with_zeros(set_up.artifact_dir / "trial-0007/attempt-1/best-40/model.safetensors")
+    result, after = set_up.run(attempt=2, **trial)
+    assert after.facts["resumed_from"] is None
+    assert result.artifacts == {"best": "trial-0007/attempt-2/best-40"}
+    weights = "best-40/model.safetensors"
+    again = (set_up.artifact_dir / "trial-0007/attempt-2" / weights).read_bytes()
+    assert again == (set_up.artifact_dir / "trial-0001/attempt-1" / weights).read_bytes()
+
+
+def test_damaged_weights_are_not_loaded(bench: Any, cache_dir: Path) -> None:
+    set_up = bench(method="feature-extraction")
+    result, _ = set_up.run()
+    folder = set_up.artifact_dir / result.artifacts["best"]
+    fill_with_zeros(folder / "trained.safetensors")
+    with pytest.raises(ModelError, match=r"is damaged: the contents of trained\.safetensors"):
+        load_trained(folder, cache_dir=cache_dir)
 
 
 def test_a_trial_without_a_whole_checkpoint_begins_anew(bench: Any, recorder: Any) -> None:
@@ -127,6 +180,55 @@ def test_checkpoints_hold_trained_weights_only(bench: Any, recorder: Any) -> Non
     set_up.run(pause)
     (weights,) = set_up.artifact_dir.glob("trial-0007/attempt-1/checkpoint-*/model.safetensors")
     assert weights.stat().st_size < 1000
+
+
+def test_a_trial_goes_on_without_checkpoints_that_the_quota_does_not_hold(
+    bench: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_up = bench(checkpoint_minutes=0, artifacts={"quota_gib": 250_000 / 2**30})  # weights fit, a checkpoint does not
+    with caplog.at_level(logging.WARNING):
+        result, told = set_up.run(batch_size=8, epochs=3)
+    assert result.artifacts.keys() == {"best"}
+    assert told.facts["checkpoints_skipped"] == 3
+    warnings = [text for text in caplog.messages if "a checkpoint of it is not written" in text]
+    assert len(warnings) == 1
+    assert "artifacts.quota_gib" in warnings[0]
+    pause = recorder(on_poll=lambda n: Decision.PAUSE)
+    paused, _ = set_up.run(pause, number=8)
+    assert paused.ending is Ending.PAUSED
+    assert not list(set_up.artifact_dir.glob("trial-0008/attempt-1/*"))
+
+
+@pytest.mark.parametrize("method", ["full", "feature-extraction"])  # the latter is trained as a lane
+def test_best_weights_that_the_quota_does_not_hold_are_not_kept(bench: Any, method: str) -> None:
+    set_up = bench(method=method, artifacts={"quota_gib": 10_000 / 2**30})
+    result, told = set_up.run(epochs=3)
+    assert (result.ending, result.artifacts) == (Ending.DONE, {})
+    assert told.facts["weights_kept"] is False
+    assert not list(set_up.artifact_dir.glob("trial-0007/attempt-1/*"))
+
+
+def test_no_lesser_weights_stand_for_the_best_that_did_not_fit(bench: Any, recorder: Any) -> None:
+    """The first report is the best here, and another trial has taken the room just then."""
+    objective = {"metric": "loss", "direction": "maximize"}
+    set_up = bench(objective=objective, checkpoint_minutes=0, artifacts={"quota_gib": 10_000_000 / 2**30})
+    trial = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 3}
+    other = set_up.artifact_dir / "trial-0099/attempt-1/best-40"
+    other.mkdir(parents=True)
+    (other / "weights").write_bytes(bytes(9_950_000))
+
+    def decide(report: Any) -> Decision:
+        if report.step == 80:
+            shutil.rmtree(other)
+        if report.step == 120:
+            raise Killed
+        return Decision.CONTINUE
+
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=decide), attempt=1, **trial)
+    result, after = set_up.run(attempt=2, **trial)
+    assert after.facts["resumed_from"] == "trial-0007/attempt-1/checkpoint-11"
+    assert result.artifacts == {}
 
 
 def test_best_weights_of_an_earlier_attempt_stay(bench: Any, recorder: Any) -> None:
@@ -176,6 +278,7 @@ def test_an_attempt_that_was_overtaken_leaves_the_trials_files_alone(
         "attempt-1/best-40",
         "attempt-1/checkpoint-5",
         "attempt-2/best-40",
+        "attempt-2/checkpoint-5",
         "attempt-2/checkpoint-7",
     }
     assert at_that_time.items() <= contents(folder).items()
@@ -197,6 +300,24 @@ def test_kept_weights_load_and_score_as_reported(bench: Any, cache_dir: Path, op
     assert sum(losses) / len(losses) == pytest.approx(min(r.metrics["loss"] for r in told.reports), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("options", "n_most"),
+    [({"method": "feature-extraction"}, 0), ({"method": "lora", "lora_rank": 1, "lora_target_modules": "query"}, 3000)],
+)
+def test_of_a_trial_that_trains_a_part_only_that_part_is_written(
+    bench: Any, recorder: Any, options: dict[str, Any], n_most: int
+) -> None:
+    """All that a checkpoint and the best weights hold of numbers is of what moves; the model has 40 KiB."""
+    set_up = bench(**options, checkpoint_minutes=0)
+    with pytest.raises(Killed):
+        set_up.run(recorder(decide=kill_at(120)), epochs=3)
+    files = list(set_up.artifact_dir.glob("trial-0007/attempt-1/*/*.safetensors"))
+    assert {file.name for file in files} >= {"model.safetensors"}
+    for file in files:
+        n_numbers = sum(tensor.numel() for name, tensor in load_file(file).items() if name != "chance")
+        assert n_numbers <= 2 * 51 + n_most
+
+
 def test_a_head_that_was_kept_becomes_a_plain_model_folder(
     bench: Any, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +325,9 @@ def test_a_head_that_was_kept_becomes_a_plain_model_folder(
     set_up = bench(method="feature-extraction")
     result, _ = set_up.run()
     folder = set_up.artifact_dir / result.artifacts["best"]
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    assert result.artifact_bytes == {"best": n_bytes}
+    assert n_bytes < 20_000
     verbosity = transformers.utils.logging.get_verbosity()
     model = finesweep.load_trained(folder)
     assert transformers.utils.logging.get_verbosity() == verbosity
@@ -218,6 +341,10 @@ def test_a_folder_without_kept_weights_is_refused(tmp_path: Path, cache_dir: Pat
         load_trained(tmp_path, cache_dir=cache_dir)
 
 
+def checkpoints_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.glob("attempt-*/*checkpoint-*"))
+
+
 def copy_tree(source: Path, target: Path) -> Path:
     for file in source.rglob("*"):
         if file.is_file():
@@ -228,6 +355,11 @@ def copy_tree(source: Path, target: Path) -> Path:
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def fill_with_zeros(path: Path) -> None:
+    """What a power cut may leave of a file whose length is on disk and whose contents are not."""
+    path.write_bytes(bytes(path.stat().st_size))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from finesweep.events import Decision, Ending, Grid
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 TASKS = ("classification", "multi-label-classification", "regression", "causal-lm")
 RANK = 4

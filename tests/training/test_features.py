@@ -17,7 +17,7 @@ from tests.training.conftest import Recorder, make_llama, write_rows
 
 from finesweep.events import Decision, Ending, Grid
 from finesweep.spec.sweep import TransformersSweep
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 TRIAL = {"batch_size": 8, "epochs": 3, "learning_rate": 5e-3, "weight_decay": 0.1, "warmup_steps": 3}
 SECONDS = {"metric": "train_seconds", "direction": "minimize"}

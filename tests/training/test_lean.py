@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 METHODS = {
     "full": {"method": "full"},

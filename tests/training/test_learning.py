@@ -16,7 +16,7 @@ from tests.training.conftest import WORDS, write_rows
 
 from finesweep.events import Ending, Grid
 from finesweep.spec.sweep import Task
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 GRID = Grid("progress", every=25, longest=100)
 LEARN = {"learning_rate": 5e-3, "batch_size": 8, "epochs": 15}

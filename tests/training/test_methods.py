@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import TrainingSpec
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 from finesweep.training.methods import apply_method, find_blocks
 
 

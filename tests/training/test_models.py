@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
 from finesweep.spec.sweep import ModelSpec
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 from finesweep.training.encoding import pad_id_of
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_model, load_tokenizer

@@ -45,7 +45,7 @@ def trainer(tmp_path: Path, tiny_bert: Path, data_dir: Path) -> Iterator[Functio
 def test_it_learns_and_leaves_its_model(trainer: FunctionTrainer, recorder: Any, tmp_path: Path) -> None:
     told = recorder()
     result = trainer.run(TrialSpec(1, 1, {**SETTINGS, "epochs": 8}), told)
-    assert result == AttemptResult(Ending.DONE, artifacts={"folder": "trial-0001/folder"})
+    assert (result.ending, result.artifacts) == (Ending.DONE, {"folder": "trial-0001/folder"})
     assert told.steps == [*range(50, 450, 50), 424]
     assert [report.examples_seen for report in told.reports[:3]] == [53, 101, 154]  # the last batch of an epoch has 5
     assert told.reports[-1].final

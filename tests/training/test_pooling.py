@@ -16,7 +16,7 @@ from tests.training.conftest import make_llama
 from finesweep.errors import ModelError
 from finesweep.events import Grid
 from finesweep.spec.sweep import TrainingSpec
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 from finesweep.training.methods import apply_method
 from finesweep.training.pooling import add_pooling, mean_of_tokens
 

@@ -14,7 +14,7 @@ import transformers
 from finesweep.errors import ModelError
 from finesweep.events import Decision
 from finesweep.spec.sweep import ModelSpec, TransformersSweep
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 from finesweep.training.model_files import resolve_model
 
 HIDDEN, N_BLOCKS = 64, 2  # bitsandbytes packs in blocks of 64

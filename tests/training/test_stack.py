@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.training.conftest import CLASSES, Bench
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report, TrialSpec
-from finesweep.training.checkpoints import load_trained
+from finesweep.training.best_weights import load_trained
 
 GRID = Grid("examples", every=40, longest=10_000)
 HEAD = {"method": "feature-extraction", "unfrozen_layers": 0}

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from tests.commandline import invoke
 
-from finesweep.events import Event, Grid
+from finesweep.events import AttemptEnded, AttemptResult, AttemptStarted, Ending, Event, Grid, TrialInterrupted
+from finesweep.results.frames import open_results
+from finesweep.results.lease import Holder
 from finesweep.results.schema import SweepState
 from finesweep.results.writer import open_writer
 
@@ -31,6 +33,9 @@ sampler: {type: tpee}
 parameters:
   learning_rate: {type: float, low: 1e-3, high: 1e-5, log: true}
 """
+
+
+FREE = ("artifacts", "--free", "--yes")
 
 
 def finesweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -121,6 +126,8 @@ def test_logs_of_a_trial_that_has_ended(stored: Path) -> None:
         (("export", "tickets:77"), "77"),
         (("compare", "tickets", "-o", "/no/such/folder/x.csv"), "/no/such/folder"),
         (("compare", "tickets", "-o", "x.docx"), ".docx"),
+        (("artifacts", "nobody"), "nobody"),
+        (("artifacts", "tickets", "--keep", "some"), "'some' is no policy"),
     ],
 )
 def test_bad_input_is_a_message_and_exit_2(stored: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -131,7 +138,13 @@ def test_bad_input_is_a_message_and_exit_2(stored: Path, arguments: tuple[str, .
 
 
 def test_a_database_that_is_not_there_is_not_created(tmp_path: Path) -> None:
-    for arguments in (("status",), ("stop", "x"), ("extend", "x", "--trials", "3"), ("delete", "x", "--yes")):
+    for arguments in (
+        ("status",),
+        ("stop", "x"),
+        ("extend", "x", "--trials", "3"),
+        ("delete", "x", "--yes"),
+        (*FREE, "x"),
+    ):
         result = invoke(*arguments, "--results", str(tmp_path / "finesweep.db"))
         assert result.exit_code == 2, arguments
         assert "finesweep.db" in result.stderr
@@ -147,3 +160,80 @@ def test_delete_asks_first(stored: Path) -> None:
 
 def test_stop_of_a_sweep_that_nobody_drives_says_so(stored: Path) -> None:
     assert "is not running" in say("stop", "tickets", "--results", str(stored))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, stored: Path, trial_events: Callable[..., Sequence[Event]]) -> Path:
+    """The artifact folder of that sweep: weights of both trials, leftovers, and a third trial that was interrupted."""
+    with open_writer(stored) as writer:
+        writer.listener("tickets")([*trial_events(2, state=None), TrialInterrupted(2)])
+    folder = tmp_path / "artifacts/tickets"
+    for name in ("0000/attempt-1/best-200", "0000/attempt-1/checkpoint-9", "0001/attempt-1/best-100"):
+        write_kib(folder / f"trial-{name}")
+    for name in ("0002/attempt-1/checkpoint-9", "0002/attempt-1/.best-200.77", "0007/attempt-1/best-100"):
+        write_kib(folder / f"trial-{name}")
+    return folder
+
+
+def write_kib(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(bytes(1024))
+
+
+def kept(folder: Path) -> set[str]:
+    return {path.parent.relative_to(folder).as_posix() for path in folder.rglob("weights")}
+
+
+def test_artifacts_tell_what_trials_hold_and_what_may_go_and_why(stored: Path, shelf: Path) -> None:
+    told = json.loads(say("artifacts", "tickets", "--json", "--results", str(stored)))
+    assert (told["keep"], told["quota_bytes"], told["free_bytes"]) == ("best", None, 4096)
+    assert (told["weights_bytes"], told["checkpoint_bytes"], told["other_bytes"]) == (3072, 2048, 1024)
+    assert [(row["number"], row["free_bytes"], row["why"]) for row in told["trials"]] == [
+        (0, 1024, "the trial is COMPLETE"),
+        (1, 1024, "others are kept"),
+        (2, 1024, "never finished"),
+        (7, 1024, "the database does not know the trial"),
+    ]
+    text = say("artifacts", "tickets", "--results", str(stored))
+    assert "4 trials hold 6.0 KiB; keep: best, no quota." in text
+    assert "4.0 KiB may go: finesweep artifacts tickets --free" in text
+    assert len(kept(shelf)) == 6  # to look removes nothing
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [((), {0}), (("--keep", "best"), {0}), (("--keep", "all"), {0, 1}), (("--keep", "none"), set())],
+)
+def test_freeing_leaves_what_the_policy_keeps_and_what_trials_need_to_go_on(
+    stored: Path, shelf: Path, policy: tuple[str, ...], left: set[int]
+) -> None:
+    with open_writer(stored) as writer:
+        writer.acquire("tickets", Holder("here", 1, None))
+        for number in (0, 1):
+            result = AttemptResult(
+                Ending.DONE, artifacts={"best": f"trial-000{number}/attempt-1/best-{200 - 100 * number}"}
+            )
+            writer.listener("tickets")([AttemptStarted(number, 2), AttemptEnded(number, 2, result)])
+        writer.release("tickets")
+    say("artifacts", "tickets", "--free", "--yes", *policy, "--results", str(stored))
+    best = {0: "trial-0000/attempt-1/best-200", 1: "trial-0001/attempt-1/best-100"}
+    assert kept(shelf) == {best[number] for number in left} | {"trial-0002/attempt-1/checkpoint-9"}
+    assert (shelf / "trial-0000/log.txt").exists()
+    artifacts = open_results(stored).artifacts("tickets")
+    assert set(artifacts[artifacts["removed_at"].isna()]["number"]) == left
+    again = json.loads(say("artifacts", "tickets", "--json", *policy, "--results", str(stored)))
+    assert again["free_bytes"] == 0
+
+
+def test_freeing_asks_first_and_is_refused_while_the_sweep_is_driven(stored: Path, shelf: Path) -> None:
+    asked = invoke("artifacts", "tickets", "--free", "--results", str(stored), given="n\n")
+    assert asked.exit_code == 130
+    assert "Remove 4.0 KiB of sweep tickets" in asked.stderr
+    with open_writer(stored) as writer:
+        writer.acquire("tickets", Holder.this_process())
+        refused = invoke("artifacts", "tickets", "--free", "--yes", "--results", str(stored))
+        told = json.loads(say("artifacts", "tickets", "--json", "--results", str(stored)))
+    assert refused.exit_code == 2
+    assert "is driven by process" in refused.stderr
+    assert told["free_bytes"] == 2048  # of trials that have ended: others may be at work
+    assert len(kept(shelf)) == 6

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import checking, comparing, database, life, looking, starting
+from finesweep.cli import artifacts, checking, comparing, database, life, looking, starting
 from finesweep.cli.talk import MORE_ARGUMENTS, say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -85,5 +85,6 @@ for verb in (
     comparing.report,
     looking.export,
     database.migrate,
+    artifacts.artifacts,
 ):
     cli.add_command(verb)

@@ -207,9 +207,11 @@ def _attempt_ended(sweep: _Sweep, events: Sequence[AttemptEnded]) -> None:
             ended_at=sweep.now_s,
         )
         key = {"number": event.number, "attempt": event.attempt}
-        kept = {"created_at": sweep.now_s, "n_bytes": None}  # no worker tells sizes yet
-        files = result.artifacts.items()
-        sweep.insert_new(artifacts, [{**key, "kind": kind, "path": path, **kept} for kind, path in files])
+        rows = [
+            {**key, "kind": kind, "path": path, "n_bytes": result.artifact_bytes.get(kind), "created_at": sweep.now_s}
+            for kind, path in result.artifacts.items()
+        ]
+        sweep.insert_new(artifacts, rows)
 
 
 def _finished(sweep: _Sweep, events: Sequence[TrialFinished]) -> None:

@@ -22,7 +22,9 @@ _RANGES = ("categorical", "float", "int")
 _PARAMETER_SHAPES = 'a "type" (float, int or categorical), a "value" (derived) or "by" (a range for each branch)'
 _SHAPE_TAGS = frozenset(("derived", "branched"))
 _PATTERNS: Mapping[str, str] = {
-    "name": "begin with a letter or digit and hold only letters, digits, dots, dashes and underscores, at most 80"
+    "name": "is not a name: it must begin with a letter or digit and hold only letters, digits, dots, dashes and "
+    "underscores, at most 80",
+    "keep": "is no policy: it must be none, best, all, or a number of trials as in `top 3`",
 }
 _EXAMPLES: Mapping[str, str] = {  # what a section or key that is missing might look like
     "objective": "{metric: accuracy, direction: maximize}",
@@ -131,7 +133,7 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
             return f"{show(value)} is not one of {', '.join(sorted(literals))}."
         return unknown(name, value, literals)
     if "string_pattern_mismatch" in kinds:
-        return f"{show(value)} is not a name: it must {_PATTERNS.get(name, 'match the pattern')}."
+        return f"{show(value)} {_PATTERNS.get(name, 'is not a name: it must match the pattern')}."
     wanted = dict.fromkeys(text for details in group if (text := _WANTED.get(details["type"])))
     if literals:
         wanted = dict.fromkeys([*(show(choice) for choice in literals), *wanted])

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finesweep.events import Value
+from finesweep.spec.artifact_rules import artifact_faults
 from finesweep.spec.capabilities import sampler_faults
 from finesweep.spec.data_rules import data_faults
 from finesweep.spec.evaluation_rules import evaluation_faults, measured_metrics, smoothing_faults
@@ -47,6 +48,7 @@ from finesweep.spec.study import (
     ThresholdPruner,
 )
 from finesweep.spec.sweep import (
+    Artifacts,
     Budget,
     DataSpec,
     Evaluation,
@@ -83,6 +85,7 @@ class Draft:
     start_with: tuple[Mapping[str, Scalar], ...]
     budget: Budget | None
     resources: Resources | None
+    artifacts: Artifacts | None
     evaluation: Evaluation | None
 
     @property
@@ -125,6 +128,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
         budget=_read(Budget, values.get("budget")),
         resources=_read(Resources, values.get("resources", {})),
+        artifacts=_read(Artifacts, values.get("artifacts", {})),
         evaluation=_read(Evaluation, values.get("evaluation", {})),
     )
 
@@ -166,6 +170,8 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
     yield from _resources_faults(draft)
+    if draft.artifacts is not None:
+        yield from artifact_faults(draft.artifacts, n_objectives=len(draft.objectives), is_own=draft.is_own)
 
 
 def _space_faults(draft: Draft) -> Iterator[Finding]:

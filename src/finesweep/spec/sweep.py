@@ -208,9 +208,27 @@ class Resources(Model):
     address: str | None = None  # of an existing Ray cluster; None: this box
 
 
+KEEP_PATTERN = r"^(none|best|all|(best|top) [1-9]\d{0,5})$"
+Keep = Annotated[str, StringConstraints(pattern=KEEP_PATTERN)]
+
+
 class Artifacts(Model):
+    """What of trials stays on disk."""
+
     folder: str | None = None  # None: artifacts/ beside the results database
-    keep: Literal["none", "best", "all"] = "best"  # whose trained weights stay
+    keep: Keep = "best"  # whose trained weights stay: none, best (of several objectives the front), top N, all
+    quota_gib: Float | None = Field(default=None, gt=0)  # what weights and checkpoints may take; None: no limit
+
+    @property
+    def quota_bytes(self) -> int | None:
+        return None if self.quota_gib is None else round(self.quota_gib * 2**30)
+
+
+def n_kept(keep: Keep) -> int | None:
+    """Read a policy: how many of the best trials it keeps; None: all that complete. `best` of several: the front."""
+    if keep in ("none", "all"):
+        return 0 if keep == "none" else None
+    return int(keep.partition(" ")[2] or 1)
 
 
 class FunctionSettings(Model):

@@ -11,15 +11,17 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from finesweep.events import AttemptResult, Decision, Ending, Grid, Report
-from finesweep.layout import samples_path
+from finesweep.layout import samples_path, size_of
 from finesweep.spec.evaluation_rules import measured_metrics
 from finesweep.spec.sweep import COSTS, TrainingSpec, TransformersSweep
+from finesweep.trainer import naming_disk
 from finesweep.training.checkpoints import Checkpoint, Progress, TrialFolder
 from finesweep.training.generation import Sample, append_samples
 from finesweep.training.judging import Watched, is_diverged, note_loss, note_value
+from finesweep.training.quota import NoRoomError
 from finesweep.training.schedule import Schedule, end_step, off_grid_step, steps_reached
 
 NOTHING_TOLD = -1
@@ -48,13 +50,13 @@ class Trained(Protocol):
     def model_mib(self) -> float: ...
 
     def keep_best(self, *, step: int, value: float) -> None:
-        """Keep the weights as they are now, and not those kept before."""
+        """Keep the weights as they are now, and not those kept before. Raises NoRoomError."""
 
     def write_checkpoint(self, progress: Progress) -> None:
-        """Write what it takes to go on from here."""
+        """Write what it takes to go on from here. Raises NoRoomError."""
 
     def settle(self) -> None:
-        """Write what was kept and is not written yet."""
+        """Write what was kept and is not written yet. Raises NoRoomError."""
 
 
 class Attempt:
@@ -65,6 +67,7 @@ class Attempt:
         trained: Trained,
         *,
         poll: Callable[[], Decision],
+        describe: Callable[[Mapping[str, Any]], None],
         spec: TransformersSweep,
         grid: Grid,
         settings: TrainingSpec,
@@ -74,7 +77,7 @@ class Attempt:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Steps up to `told_up_to` were told before memory ran out; what was told holds."""
-        self._trained, self._poll = trained, poll
+        self._trained, self._poll, self._describe = trained, poll, describe
         self._spec, self._grid, self._settings, self._schedule = spec, grid, settings, schedule
         self._folder = folder
         self.told_up_to = told_up_to
@@ -87,11 +90,16 @@ class Attempt:
         self._is_over = False
         self._reason: str | None = None  # of an end before the schedule's
         self._decision = Decision.CONTINUE
+        self._no_room: dict[str, Any] = {}  # facts of what the quota did not hold
         best = folder.best()
         self._best_value = best.value if best else None
+        self._best_step = best.step if best else None
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         progress = checkpoint.progress
+        told = progress.best_value
+        if told is not None and self._spec.study.objective.is_better(told, self._best_value):
+            self._best_value = told  # of weights that did not fit the quota: lesser ones must not stand for them
         self._loss_sum, self._loss_steps = progress.loss_sum, progress.loss_steps
         self._train_seconds, self._watched = progress.train_seconds, progress.watched
 
@@ -130,11 +138,17 @@ class Attempt:
             return AttemptResult(Ending.STOPPED)
         if self._decision is Decision.PAUSE and not self._is_over:
             return AttemptResult(Ending.PAUSED)
-        self._trained.settle()
+        self._keep(self._trained.settle)
         best = self._folder.best()
         self._folder.clear(but=best.path if best else None)
-        artifacts = {"best": self._folder.relative(best.path)} if best else {}
-        return AttemptResult(Ending.DONE, self._reason, artifacts=artifacts)
+        if best is None:
+            return AttemptResult(Ending.DONE, self._reason)
+        return AttemptResult(
+            Ending.DONE,
+            self._reason,
+            artifacts={"best": self._folder.relative(best.path)},
+            artifact_bytes={"best": size_of(best.path)},
+        )
 
     def _note(self, loss: float) -> None:
         """Take in an optimizer step; what comes after it, evaluation and all, is no training time."""
@@ -165,7 +179,9 @@ class Attempt:
             self._keep_best(value, step=steps[-1])
 
     def _keep_samples(self, step: int) -> None:
-        append_samples(samples_path(self._folder.artifact_dir, self._folder.number), self._trained.samples, step=step)
+        path = samples_path(self._folder.artifact_dir, self._folder.number)
+        with naming_disk(self._folder.path):
+            append_samples(path, self._trained.samples, step=step)
 
     def _has_lost_patience(self, value: float) -> bool:
         settings, objective = self._settings, self._spec.study.objective
@@ -223,14 +239,46 @@ class Attempt:
                 return
         elif not math.isfinite(value) or not objective.is_better(value, self._best_value):
             return
-        self._best_value = value
-        self._trained.keep_best(step=step, value=value)
+        self._best_value, self._best_step = value, step
+        self._keep(lambda: self._trained.keep_best(step=step, value=value))
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Keep the best weights; where the quota does not hold them, the trial goes on and will have none to show."""
+        try:
+            write()
+        except NoRoomError as error:
+            self._best_step = None
+            self._say_no_room("its best weights are not kept", error, weights_kept=False)
+        else:
+            if self._best_step is not None and "weights_kept" in self._no_room:
+                del self._no_room["weights_kept"]
+                self._describe({"weights_kept": True})
 
     def _write_checkpoint(self, optimizer_step: int) -> None:
-        self._trained.write_checkpoint(
-            Progress(optimizer_step, self._loss_sum, self._loss_steps, self._train_seconds, self._watched)
+        """Write a checkpoint; where the quota does not hold it, the trial goes on, and risks more with its worker."""
+        self._keep(self._trained.settle)  # what is kept must not be later than what one goes on from
+        progress = Progress(
+            optimizer_step,
+            self._loss_sum,
+            self._loss_steps,
+            self._train_seconds,
+            self._watched,
+            best_value=self._best_value,
+            best_step=self._best_step,
         )
+        try:
+            self._trained.write_checkpoint(progress)
+        except NoRoomError as error:
+            n = self._no_room.get("checkpoints_skipped", 0) + 1
+            self._say_no_room("a checkpoint of it is not written", error, checkpoints_skipped=n)
         self._last_checkpoint_s = self._clock()
+
+    def _say_no_room(self, what: str, error: NoRoomError, **facts: Any) -> None:
+        """Warn once of each kind, and count it in the trial's facts."""
+        if not facts.keys() <= self._no_room.keys():
+            _log.warning("trial %d: %s: %s", self._folder.number, what, error, extra={"trial": self._folder.number})
+        self._no_room |= facts
+        self._describe(facts)
 
 
 def tell_all(reports: Reports, report: Callable[[Report], Decision]) -> bool:

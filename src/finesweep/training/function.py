@@ -22,7 +22,7 @@ from typing import Any
 from finesweep import events, trainer
 from finesweep.errors import DataError, FunctionError
 from finesweep.events import AttemptResult, Configuration, Decision, Ending, Grid, TrialSpec
-from finesweep.layout import own_dir
+from finesweep.layout import own_dir, size_of
 from finesweep.spec.inputs import package_path
 from finesweep.spec.settings import function_settings
 from finesweep.spec.study import has_diverged
@@ -243,21 +243,23 @@ class FunctionTrainer:
         if returned is not None:
             _log.warning("the trainer returned %.80r, which nobody reads: give it to reporter.report", returned)
         mine.close()
-        return AttemptResult(_ENDINGS[mine.decision], artifacts=self._kept(folder, mine.decision))
+        is_kept = mine.decision is Decision.CONTINUE and any(folder.iterdir())
+        kept = {"folder": folder} if is_kept else {}
+        return AttemptResult(
+            _ENDINGS[mine.decision],
+            artifacts={kind: self._relative(path) for kind, path in kept.items()},
+            artifact_bytes={kind: size_of(path) for kind, path in kept.items()},
+        )
 
     def _call(self, trial: Trial, reporter: Reporter) -> object:
         """Call the function, and give back the device's memory that it held: the next trial may be another size."""
         try:
-            return self._function(trial, reporter)
+            with trainer.naming_disk(trial.folder, writes_elsewhere=True):
+                return self._function(trial, reporter)
         finally:
             gc.collect()
             if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-
-    def _kept(self, folder: Path, decision: Decision) -> dict[str, str]:
-        if decision is not Decision.CONTINUE or not any(folder.iterdir()):
-            return {}
-        return {"folder": self._relative(folder)}
 
     def _relative(self, folder: Path) -> str:
         return folder.relative_to(self._artifact_dir).as_posix()

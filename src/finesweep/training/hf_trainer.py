@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from finesweep.errors import ModelError, ResourcesError
-from finesweep.training.checkpoints import contiguous
+from finesweep.training.best_weights import contiguous
 from finesweep.training.features.rows import StoredSplit
 from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance, start_rows

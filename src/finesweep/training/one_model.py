@@ -18,6 +18,7 @@ from finesweep.training.checkpoints import Progress, TrialFolder
 from finesweep.training.encoding import Tokenizer
 from finesweep.training.generation import Sample
 from finesweep.training.hf_trainer import SweepTrainer
+from finesweep.training.quota import bytes_to_write
 
 
 class TrainedModel:
@@ -65,7 +66,8 @@ class TrainedModel:
         )
 
     def write_checkpoint(self, progress: Progress) -> None:
-        self._folder.write_checkpoint(self._fill, progress)
+        n_bytes = bytes_to_write(self._trainer.trained_weights(), self._trainer.optimizer.state_dict())
+        self._folder.write_checkpoint(self._fill, progress, n_bytes=n_bytes)
 
     def settle(self) -> None:
         """Nothing: what is kept is written at once."""

@@ -112,6 +112,7 @@ def _train(
     attempt = Attempt(
         TrainedModel(trainer, settings, spec=spec, folder=folder, tokenizer=shared.tokenizer),
         poll=reporter.poll,
+        describe=reporter.describe,
         spec=spec,
         grid=grid,
         settings=settings,

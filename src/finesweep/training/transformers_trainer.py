@@ -107,7 +107,7 @@ class TransformersTrainer:
             self._heads.train([trial], alone)
             return alone.result
         self._heads.let_go()
-        folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
+        folder = TrialFolder.of(trial, self._artifact_dir, self._spec.artifacts)
         return train(trial, reporter, spec=self._spec, grid=self._grid, shared=self._shared, folder=folder)
 
 

@@ -10,22 +10,25 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from finesweep.trainer import naming_disk
+
 
 def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
     """Fill a folder beside `path`, make it durable, and move it into place; what `fill` raises leaves nothing behind.
 
-    For one writer of `path` at a time.
+    For one writer of `path` at a time. Raises DiskFullError where its disk is full.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
-        fill(beside)
-        for entry in [*beside.rglob("*"), beside]:
-            _sync(entry)
-        shutil.rmtree(path, ignore_errors=True)
-        beside.replace(path)
-        _sync(path.parent)
+        with naming_disk(path.parent):
+            beside.mkdir(parents=True)
+            fill(beside)
+            for entry in [*beside.rglob("*"), beside]:
+                _sync(entry)
+            shutil.rmtree(path, ignore_errors=True)
+            beside.replace(path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -101,6 +101,17 @@ def duration_text(seconds: float | None) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def bytes_text(n_bytes: float) -> str:
+    """Write a size: 980 B, 12.3 KiB, 4.5 GiB."""
+    if n_bytes < 1000:
+        return f"{n_bytes:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        n_bytes /= 1024
+        if n_bytes < 1000:
+            return f"{n_bytes:.1f} {unit}"
+    return f"{n_bytes / 1024:.1f} TiB"
+
+
 def _visible(table: Table) -> tuple[list[Column], list[list[str]]]:
     columns, cells = [], []
     for column in (column for column in table.columns if column.is_printed):
@@ -115,6 +126,8 @@ def _texts(column: Column, values: Sequence[Any]) -> list[str]:
     match column.kind:
         case "duration":
             return [duration_text(value) for value in values]
+        case "bytes":
+            return ["" if value is None else bytes_text(value) for value in values]
         case "number":
             return number_texts(values)
         case "mark":

@@ -20,7 +20,7 @@ from finesweep.views.selection import EVERYTHING, Selection
 
 _WARMUP = "clamped_warmup"
 
-Kind = Literal["text", "number", "duration", "mark"]
+Kind = Literal["text", "number", "duration", "bytes", "mark"]
 _RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAILED: 2}  # all others come last
 
 

@@ -294,6 +294,16 @@ def test_the_grid_comes_back(writer: ResultsWriter) -> None:
     assert writer.grid("tickets") == GRID
 
 
+def test_the_size_of_an_artifact_is_kept_where_the_worker_told_it(writer: ResultsWriter, trial_events: Events) -> None:
+    listener = writer.listener("tickets")
+    listener(trial_events(0, state=None))
+    left = AttemptResult(Ending.DONE, artifacts={"best": "b", "log": "l"}, artifact_bytes={"best": 5_000_000_000})
+    listener([AttemptEnded(0, 1, left)])
+    sizes = open_results(writer.url).artifacts("tickets").set_index("kind")["n_bytes"]
+    assert sizes["best"] == 5_000_000_000
+    assert sizes.isna()["log"]
+
+
 def test_removed_artifacts_are_no_longer_the_trials(writer: ResultsWriter, trial_events: Events, clock: Clock) -> None:
     listener = writer.listener("tickets")
     for number in (0, 1):

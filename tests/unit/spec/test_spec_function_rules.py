@@ -147,3 +147,9 @@ def test_a_derived_length_is_held_to_its_rules(path: Path) -> None:
     assert function_settings(spec.training, {"total_examples": 80.0}).total_examples == 80
     with pytest.raises(SpecError, match="total_examples is 0 but must be at least 1"):
         function_settings(spec.training, {"total_examples": 0})
+
+
+def test_a_quota_is_refused_where_it_could_not_be_kept(path: Path) -> None:
+    assert faults(path, "artifacts.keep=top 2") == []
+    (fault,) = faults(path, "artifacts.quota_gib=5")
+    assert fault.startswith("artifacts.quota_gib: a trainer of your own writes to its folder what it likes")

@@ -247,6 +247,12 @@ SWEEP_CASES = [
      " run on the cluster at `address`. Use auto or cpu."),
     ("gpus_per_trial: 1", "devices: [-1]", "13: resources.devices.0: -1 is no device; GPUs count from 0."),
     ("gpus_per_trial: 1", "devices: [1, 1]", "13: resources.devices.1: device 1 is named twice. Remove one."),
+    # artifacts
+    ("resources:", "artifacts: {keep: bset}\nresources:", '13: artifacts.keep: "bset" is no policy: it must be none, best, all, or'
+     " a number of trials as in `top 3`."),
+    ("resources:", "artifacts: {keep: top 0}\nresources:", '13: artifacts.keep: "top 0" is no policy: it must be none, best,'),
+    ("resources:", "artifacts: {keep: 3}\nresources:", "13: artifacts.keep: 3 is not text."),
+    ("resources:", "artifacts: {quota_gib: 0}\nresources:", "13: artifacts.quota_gib: quota_gib is 0 but must be above 0."),
     ("resources:", "try_defaults: 3\nresources:", "13: try_defaults: 3 is not true or false."),
 ]  # fmt: skip
 
@@ -286,6 +292,18 @@ def test_messages_speak_of_files_not_of_libraries(files: Files, old: str, new: s
 )  # fmt: skip
 def test_shares_of_a_device(files: Files, share: str, is_right: bool) -> None:
     assert (files.faults(f"resources.gpus_per_trial={share}") == []) is is_right
+
+
+def test_the_best_of_several_objectives_cannot_be_counted(files: Files) -> None:
+    files.edit("sweep", "resources:", "artifacts: {keep: top 3}\nresources:")
+    assert files.faults() == []
+    files.edit("study", OBJECTIVE, f"objective: [{F1}, {SIZE}]")
+    assert files.faults() == [
+        'sweeps/sweep.yaml:13: artifacts.keep: "top 3" counts the best trials, but of 2 objectives none says which trial of the'
+        " front comes first. Use best, which keeps the front, or all or none."
+    ]
+    files.edit("sweep", "keep: top 3", "keep: best")
+    assert files.faults() == []
 
 
 def test_eval_every_may_not_be_finer_than_a_batch(files: Files) -> None:

@@ -197,7 +197,8 @@ def test_it_is_told_its_trial_and_finds_its_folder_again(run: Run, tmp_path: Pat
     assert result == AttemptResult(Ending.PAUSED)
     assert script.facts["resumed_from"] is None
     result, script = run(train, attempt=2)
-    assert result == AttemptResult(Ending.DONE, artifacts={"folder": "trial-0007/folder"})
+    kept = {"folder": "trial-0007/folder"}
+    assert result == AttemptResult(Ending.DONE, artifacts=kept, artifact_bytes={"folder": 4})
     assert script.facts["resumed_from"] == "trial-0007/folder"
     first, second = told
     assert (first.number, first.attempt, second.attempt, first.seed) == (7, 1, 2, 3)

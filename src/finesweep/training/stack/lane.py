@@ -22,6 +22,7 @@ from finesweep.training.checkpoints import Checkpoint, Progress
 from finesweep.training.generation import Sample
 from finesweep.training.judging import loss_of_ignorance, start_rows
 from finesweep.training.methods import Trainable
+from finesweep.training.quota import bytes_to_write
 from finesweep.training.schedule import Schedule
 from finesweep.training.scoring import Scoring
 from finesweep.training.stack.adamw import AdamWSettings, Moments
@@ -139,15 +140,13 @@ class Lane:
         self._best = step, value, {name: weight.clone() for name, weight in self.weights.items()}
 
     def write_checkpoint(self, progress: Progress) -> None:
-        self.settle()
-        self._write_checkpoint(self._fill, progress)
+        self._write_checkpoint(self._fill, progress, n_bytes=bytes_to_write(self.weights, self._optimizer_state()))
 
     def settle(self) -> None:
         """Write the best weights, if they are not written yet."""
         if self._best is not None:
-            step, value, weights = self._best
+            (step, value, weights), self._best = self._best, None
             self._write_best(weights, step=step, value=value)
-            self._best = None
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         device = str(self.task.device)
@@ -163,9 +162,12 @@ class Lane:
 
     def _fill(self, folder: Path) -> None:
         save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / _WEIGHTS)
+        save_file(self._optimizer_state(), folder / OPTIMIZER)
+
+    def _optimizer_state(self) -> dict[str, torch.Tensor]:
         means = {f"mean.{name}": mean.contiguous() for name, mean in self.moments.mean.items()}
         squares = {f"square.{name}": square.contiguous() for name, square in self.moments.square.items()}
-        save_file({**means, **squares, "chance": self.chance.state}, folder / OPTIMIZER)
+        return {**means, **squares, "chance": self.chance.state}
 
 
 def setting(settings: TrainingSpec, name: str) -> Any:  # Any: whatever TrainingArguments take

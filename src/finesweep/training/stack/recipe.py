@@ -132,7 +132,7 @@ class Heads:
         settings = settings_for(self._spec.training, trial.configuration)
         found, task = self._feature_facts, self._task(settings)
         assert task is not None, "can_train said so"
-        folder = TrialFolder(self._artifact_dir, trial.number, trial.attempt)
+        folder = TrialFolder.of(trial, self._artifact_dir, self._spec.artifacts)
         folder.begin()
         schedule = plan(settings, n_rows=len(task.train.labels), drop_last=drops_last(settings))
         shell = self._shell(settings)
@@ -148,6 +148,7 @@ class Heads:
         attempt = Attempt(
             lane,
             poll=partial(reporter.poll, trial.number),
+            describe=partial(reporter.describe, trial.number),
             spec=self._spec,
             grid=self._grid,
             settings=settings,
