@@ -125,7 +125,9 @@ def reported_steps(sweep: Sweep) -> Mapping[int, list[int]]:
 
 
 def _examine_reports(sweep: Sweep, findings: Findings) -> None:
-    rates = {n: json.loads(text)["rate"] for n, text in sweep.rows("select number, configuration from finesweep_trials")}
+    rates = {
+        n: json.loads(text)["rate"] for n, text in sweep.rows("select number, configuration from finesweep_trials")
+    }
     for number, steps in reported_steps(sweep).items():
         if steps != [trainer.EVERY * (i + 1) for i in range(len(steps))]:
             findings.lost.append(f"reports of trial {number}: there are those at {steps}")
@@ -137,7 +139,9 @@ def _examine_reports(sweep: Sweep, findings: Findings) -> None:
         if decision == "stop":
             stopped.add(number)
     pruned = {number for (number,) in sweep.rows("select number from finesweep_trials where state = 'PRUNED'")}
-    findings.wrong += [f"trial {number}: pruned and not told so, or told so and not pruned" for number in pruned ^ stopped]
+    findings.wrong += [
+        f"trial {number}: pruned and not told so, or told so and not pruned" for number in pruned ^ stopped
+    ]
 
 
 def _examine_work(sweep: Sweep, findings: Findings) -> None:

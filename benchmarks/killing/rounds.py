@@ -152,9 +152,7 @@ def _drive(kind: Kind, sweep: Sweep, draw: Random) -> tuple[list[str], list[Rows
     return struck, before, findings
 
 
-def _strike(
-    kind: Kind, driver: Driver, sweep: Sweep, draw: Random, interruption: Interruption | None
-) -> Struck | None:
+def _strike(kind: Kind, driver: Driver, sweep: Sweep, draw: Random, interruption: Interruption | None) -> Struck | None:
     if kind.strike is not None:
         return kind.strike(driver, sweep, draw)
     if driver.wait() != -signal.SIGKILL:  # it made fewer writes than that
@@ -270,14 +268,34 @@ KINDS: tuple[Kind, ...] = (
     Kind("SIGINT twice", "ray", 3, striking.interrupt_twice),
     Kind("driver stopped past its lease", "ray", 2, striking.stop_past_lease, most_strikes=1),
     Kind("driver stopped, taken over, woken", "ray", 2, striking.wake_after_take_over, most_strikes=1),
-    Kind("trainer raises", "ray", 2, striking.make_trouble, change=_trouble("raises"), failing=_failing(RAISED),
-         most_strikes=1),  # fmt: skip
-    Kind("trainer calls sys.exit", "ray", 2, striking.make_trouble, change=_trouble("exits"),
-         failing=_failing(EXITED), most_strikes=1),  # fmt: skip
+    Kind(
+        "trainer raises",
+        "ray",
+        2,
+        striking.make_trouble,
+        change=_trouble("raises"),
+        failing=_failing(RAISED),
+        most_strikes=1,
+    ),  # fmt: skip
+    Kind(
+        "trainer calls sys.exit",
+        "ray",
+        2,
+        striking.make_trouble,
+        change=_trouble("exits"),
+        failing=_failing(EXITED),
+        most_strikes=1,
+    ),  # fmt: skip
     Kind("trainer segfaults", "ray", 3, striking.make_trouble, change=_trouble("segfaults"), most_strikes=1),
     Kind("trainer eats memory", "ray", 2, striking.make_trouble, change=_trouble("eats memory"), most_strikes=1),
-    Kind("trainer hangs", "ray", 2, striking.make_trouble, most_strikes=1,
-         change=_trouble("hangs", stall_minutes=0.05, retry_on=["lost", "stalled"])),  # fmt: skip
+    Kind(
+        "trainer hangs",
+        "ray",
+        2,
+        striking.make_trouble,
+        most_strikes=1,
+        change=_trouble("hangs", stall_minutes=0.05, retry_on=["lost", "stalled"]),
+    ),  # fmt: skip
     Kind("node removed", "ray", 2, _remove_node, most_strikes=1),
     *_of_driver("inline", random=40, phases=10),
     *(Kind(f"driver killed {moment} a write", "inline", 25, moment=moment) for moment in MOMENTS),
@@ -286,8 +304,22 @@ KINDS: tuple[Kind, ...] = (
     Kind("SIGINT twice", "inline", 5, striking.interrupt_twice),
     Kind("driver stopped past its lease", "inline", 3, striking.stop_past_lease, most_strikes=1),
     Kind("driver stopped, taken over, woken", "inline", 3, striking.wake_after_take_over, most_strikes=1),
-    Kind("trainer raises", "inline", 2, striking.make_trouble, change=_trouble("raises"), failing=_failing(RAISED),
-         most_strikes=1),  # fmt: skip
-    Kind("trainer calls sys.exit", "inline", 2, striking.make_trouble, change=_trouble("exits"),
-         failing=_failing(EXITED), most_strikes=1),  # fmt: skip
+    Kind(
+        "trainer raises",
+        "inline",
+        2,
+        striking.make_trouble,
+        change=_trouble("raises"),
+        failing=_failing(RAISED),
+        most_strikes=1,
+    ),  # fmt: skip
+    Kind(
+        "trainer calls sys.exit",
+        "inline",
+        2,
+        striking.make_trouble,
+        change=_trouble("exits"),
+        failing=_failing(EXITED),
+        most_strikes=1,
+    ),  # fmt: skip
 )

@@ -133,7 +133,9 @@ def kill_daemon(name: str) -> Strike:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.name() == name and not driver.is_over:
                     process.kill()
-                    return Struck("while trials ran", (1, 2, -signal.SIGKILL), says="finesweep resume")
+                    # Without a GCS Ray itself ends the driver, before that can say anything.
+                    says = "finesweep resume" if name == "raylet" else "GCS may have been killed"
+                    return Struck("while trials ran", (1,), says=says)
         return None
 
     return strike
@@ -203,7 +205,6 @@ def _second_driver(driver: Driver, sweep: Sweep, *more: str) -> Driver | None:
     except Exception:
         driver.send(signal.SIGCONT)
         raise
-
 
 
 # --- troubles of the trainer ---------------------------------------------------------------------------------------

@@ -209,9 +209,7 @@ class _Launched:
 class _Forked:
     """The command line called in a process that has everything imported: a driver in a tenth of a second."""
 
-    def __init__(
-        self, words: list[str], folder: Path, output_path: Path, interruption: Interruption | None
-    ) -> None:
+    def __init__(self, words: list[str], folder: Path, output_path: Path, interruption: Interruption | None) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["finesweep.cli.life", "finesweep.sweeps", "killing.warm"])
         self._process = context.Process(target=_drive, args=(words, folder, output_path, interruption))

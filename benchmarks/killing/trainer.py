@@ -104,5 +104,5 @@ def make_trouble(trial: Any, n_units: int, trouble: Mapping[str, Any] | None) ->
             time.sleep(HANG_S)
         case "eats memory":
             eaten = bytearray(EATEN_MIB * 2**20)
-            eaten[:: 4096] = b"x" * math.ceil(len(eaten) / 4096)  # touched, or it is not there
+            eaten[::4096] = b"x" * math.ceil(len(eaten) / 4096)  # touched, or it is not there
             time.sleep(HANG_S)

@@ -6,7 +6,7 @@ With several objectives the best are those that no other trial beats.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from finesweep.events import AttemptEnded, AttemptStarted, Event, TrialFinished, TrialState
@@ -38,6 +38,13 @@ class Retention:
         self._at_work: set[int] = set()  # trials whose worker may still be writing
         self._unwanted: set[int] = set()
 
+    def catch_up(self, finished: Collection[int]) -> None:
+        """Remove the files of trials that had ended when an earlier driver died, before it came to that."""
+        if self._keep != "all":
+            kept = self._front.keys() if self._keep == "best" else ()
+            for number in sorted(set(finished).difference(kept)):
+                self._remove(number)
+
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
@@ -62,9 +69,8 @@ class Retention:
 
     def _remove(self, number: int) -> None:
         folder = trial_dir(self._artifact_dir, number)
-        if not folder.is_dir():
-            return
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-        self._removed(number)
+        inner = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+        if inner:
+            self._removed(number)  # first: what is noted and still there is found by `catch_up`
+        for entry in inner:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -240,6 +240,7 @@ def _drive(
             front=_front(spec, history),
             removed=lambda number: writer.remove_artifacts(name, number),
         )
+        retention.catch_up([trial.number for trial in history.trials if trial.state.is_final])
 
         def make_broker(listener: Listener) -> TrialBroker:
             return TrialBroker(

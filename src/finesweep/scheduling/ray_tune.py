@@ -58,25 +58,25 @@ class RayBackend:
     stall_minutes: float | None = None
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
-        with self._connected() as is_ours, _staging() as staging, _plain_workers() if is_ours else nullcontext():
-            self._tune(broker, tick, staging, counts_slots=is_ours)
+        with self._connected() as ours, _staging() as staging, _plain_workers() if ours else nullcontext():
+            self._tune(broker, _watching(ours, tick) if ours else tick, staging, counts_slots=ours is not None)
 
     @contextmanager
-    def _connected(self) -> Iterator[bool]:
-        """Tell whether it is a Ray of our own on this box."""
+    def _connected(self) -> Iterator[LocalRay | None]:
+        """Give a Ray of our own on this box; None if it is somebody else's."""
         if self.local is not None:
             self.local.wait()
-            yield True
+            yield self.local
         elif ray.is_initialized():
-            yield False
+            yield None
         elif self.slots is not None:
             with LocalRay(self.slots) as local:
                 local.wait()
-                yield True
+                yield local
         else:
             self._join_cluster()
             try:
-                yield False
+                yield None
             finally:
                 ray.shutdown()
 
@@ -126,6 +126,14 @@ class RayBackend:
                 ahead.give_back()
             finally:
                 ahead.close()
+
+
+def _watching(local: LocalRay, tick: Tick) -> Tick:
+    def watch() -> None:
+        local.refuse_dead()
+        tick()
+
+    return watch
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -237,7 +245,8 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         Not one that waits for a worker to start, which Tune would give the next worker that is free, and end the one
         that is starting: with short trials the second slot would never come to be.
         """
-        self._attempts.tick()
+        with self._attempts.keeping_faults():
+            self._attempts.tick()
         for tune_id in self._attempts.silence.too_long():
             ray.kill(self._known[tune_id].temporary_state.ray_actor)  # Tune then tells of an error
         self._forget_all_but_one(controller._tune_controller)
