@@ -26,7 +26,8 @@ import document
 import harness
 from killing import peer
 from killing.checks import KINDS as FINDINGS
-from killing.rounds import KINDS, Kind, run_round
+from killing.kinds import KINDS, Kind
+from killing.rounds import run_round
 from tables import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"

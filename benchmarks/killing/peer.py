@@ -1,4 +1,4 @@
-"""Stock Ray Tune with OptunaSearch on SQLite under the same kills, resumed by Tuner.restore as its documentation has it.
+"""Stock Ray Tune with OptunaSearch on SQLite under the same kills, resumed by Tuner.restore as documented.
 
     python -m killing.peer FOLDER N_TRIALS SEED [restore]      # its driver
 

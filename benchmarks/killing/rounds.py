@@ -1,6 +1,6 @@
 """A round: a sweep that is struck by a fault, perhaps again, resumed until it is finished, and then looked at.
 
-In: a `Kind`, a seed. Out: an `Outcome`. Which kinds there are, and how often each is tried, stands in `KINDS`.
+In: a `Kind`, a seed. Out: an `Outcome`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,36 +18,16 @@ from typing import Any
 
 import psutil
 
-from killing import striking
 from killing.checks import Findings, Rows, examine, finished_rows
-from killing.interrupting import MOMENTS, Interruption
-from killing.striking import Strike, Struck
+from killing.interrupting import Interruption
+from killing.kinds import Change, Kind, around
+from killing.striking import Struck
 from killing.sweep import Driver, Sweep
-from killing.trainer import EATEN_MIB, PHASES
 
 MOST_DRIVERS = 8  # of a round; a sweep that is not finished then never will be
 GONE_AFTER_S = 30.0  # what a driver has started, once it is dead
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 N_WRITES = 55  # writing transactions of an inline sweep of five trials
-
-Change = dict[str, Any]  # further arguments of a Sweep
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of fault, on a backend, and how many rounds of it make a full run."""
-
-    name: str
-    backend: str
-    n_rounds: int
-    strike: Strike | None = None  # None: by an interruption at a write
-    moment: str | None = None  # of that write
-    change: Callable[[Random], Change] = lambda draw: {}
-    failing: Callable[[Sweep], Mapping[int, str]] = lambda sweep: {}
-    most_strikes: int = 2
-
-    @property
-    def key(self) -> str:
-        return f"{self.backend}: {self.name}"
 
 
 @dataclass
@@ -76,10 +56,11 @@ def run_round(kind: Kind, seed: int, *, keep_in: Path | None = None) -> Outcome:
     """Run a round. With `keep_in`, the folder of one that found something is kept there."""
     draw = Random(f"{kind.key} {seed}")
     began_s = time.monotonic()
+    others = _children()
     # A short path: the sockets of Ray lie below it.
     folder = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
     try:
-        with _around(kind) as more:
+        with around(kind) as more:
             sweep = _make_sweep(kind, seed, draw, folder, more)
             struck, before, findings = _drive(kind, sweep, draw)
         look = examine(sweep, before=before, failing=kind.failing(sweep))
@@ -101,6 +82,7 @@ def run_round(kind: Kind, seed: int, *, keep_in: Path | None = None) -> Outcome:
             shutil.copytree(folder / "sweep", kept, dirs_exist_ok=True)
         return outcome
     finally:
+        _end(_children() - others)  # nothing, unless this round was itself interrupted
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -134,19 +116,19 @@ def _drive(kind: Kind, sweep: Sweep, draw: Random) -> tuple[list[str], list[Rows
     n_strikes = draw.randint(1, kind.most_strikes)
     for n_drivers in range(MOST_DRIVERS):
         is_struck = n_drivers < n_strikes
-        others = set(psutil.Process().children(recursive=True))
+        others = _children()
         interruption = Interruption(draw.randrange(N_WRITES), kind.moment) if kind.moment and is_struck else None
         driver = sweep.go_on(interruption)
         what = _strike(kind, driver, sweep, draw, interruption) if is_struck else None
         code = driver.wait()
         if what is not None:
             struck.append(what.what)
-            if what.what.isupper():
-                findings.wrong.append(what.what)
+            if what.wrong is not None:
+                findings.wrong.append(what.wrong)
         _judge_end(what, code, driver, findings)
         _await_rest(others, findings)
         before.append(finished_rows(sweep))
-        if sweep.is_finished() and (not is_struck or what is not None or kind.moment):
+        if sweep.is_finished():
             return struck, before, findings
     findings.lost.append(f"the sweep's end: {MOST_DRIVERS} drivers did not come to it")
     return struck, before, findings
@@ -180,146 +162,28 @@ def _await_rest(others: set[psutil.Process], findings: Findings) -> None:
 
     Ray's agents are not waited for: without a GCS they try for a minute to tell it of their end.
     """
-    started = [(process, _command(process)) for process in psutil.Process().children(recursive=True)]
-    rest = [process for process, command in started if process not in others and not _may_stay(command)]
-    _, left = psutil.wait_procs(rest, timeout=GONE_AFTER_S)
+    started = _children() - others
+    agents = {process for process in started if any(name in _command(process) for name in AGENTS)}
+    _, left = psutil.wait_procs(started - agents, timeout=GONE_AFTER_S)
     findings.zombie += [f"process {process.pid}: {command[:200]}" for process in left if (command := _command(process))]
-    agents = [process for process, command in started if process not in others and "Agent" in command]
-    for process in [*left, *agents]:
+    _end({*left, *agents})
+
+
+def _children() -> set[psutil.Process]:
+    """Find all that was started from here but for what forks our drivers, which stays for the next one."""
+    staying = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+    children = psutil.Process().children(recursive=True)
+    return {process for process in children if not any(name in _command(process) for name in staying)}
+
+
+def _end(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(agents, timeout=GONE_AFTER_S)
-
-
-def _may_stay(command: str) -> bool:
-    """Tell of Ray's agents, and of what forks our drivers."""
-    names = ("multiprocessing.forkserver", "multiprocessing.resource_tracker", "ray::DashboardAgent")
-    return any(name in command for name in (*names, "ray::RuntimeEnvAgent"))
+    psutil.wait_procs(processes, timeout=GONE_AFTER_S)
 
 
 def _command(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
-
-
-# --- what is done around a sweep ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _around(kind: Kind) -> Iterator[Change]:
-    """Give what a kind needs besides: a cluster, a limit of memory."""
-    if kind.name == "node removed":
-        from killing.cluster import two_nodes
-
-        with two_nodes() as address:
-            yield {"resources": {"address": address, "cpus_per_trial": 1}}
-    elif kind.name == "trainer eats memory":
-        memory = psutil.virtual_memory()
-        threshold = (memory.total - memory.available + EATEN_MIB / 2 * 2**20) / memory.total
-        monitor = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "50"}
-        yield {"environment": monitor}
-    else:
-        yield {}
-
-
-def _trouble(kind: str, **budget: Any) -> Callable[[Random], Change]:
-    def change(draw: Random) -> Change:
-        return {"settings": {"trouble": {"kind": kind, "trial": draw.randint(0, 4), "unit": 0}}, "budget": budget}
-
-    return change
-
-
-def _failing(reason: str) -> Callable[[Sweep], Mapping[int, str]]:
-    return lambda sweep: {sweep.settings["trouble"]["trial"]: reason}
-
-
-def _remove_node(driver: Driver, sweep: Sweep, draw: Random) -> Struck | None:
-    from killing.cluster import remove_one
-
-    if not striking.wait_until_it_trains(driver, sweep, n_workers=2):
-        return None
-    time.sleep(draw.uniform(0.0, 0.3))
-    remove_one(draw)
-    return Struck("while both nodes trained", (0,), ends=False)
-
-
-RAISED, EXITED = "RuntimeError: the shop is closed", "the trainer called sys.exit(3)"
-
-
-def _of_driver(backend: str, *, random: int, phases: int) -> tuple[Kind, ...]:
-    return (
-        Kind("driver killed", backend, random, striking.kill_driver, most_strikes=3),
-        *(
-            Kind(f"driver killed, a trial {phase}", backend, phases, striking.kill_driver_while(phase))
-            for phase in PHASES
-        ),
-    )
-
-
-KINDS: tuple[Kind, ...] = (
-    *_of_driver("ray", random=10, phases=3),
-    Kind("driver and all its processes killed", "ray", 5, striking.kill_group),
-    *(Kind(f"worker killed, {phase}", "ray", 5, striking.kill_worker_while(phase)) for phase in PHASES),
-    Kind("raylet killed", "ray", 4, striking.kill_daemon("raylet"), most_strikes=1),
-    Kind("GCS killed", "ray", 4, striking.kill_daemon("gcs_server"), most_strikes=1),
-    Kind("SIGTERM at the driver", "ray", 4, striking.interrupt(signal.SIGTERM)),
-    Kind("SIGINT at the driver", "ray", 4, striking.interrupt(signal.SIGINT)),
-    Kind("SIGINT twice", "ray", 3, striking.interrupt_twice),
-    Kind("driver stopped past its lease", "ray", 2, striking.stop_past_lease, most_strikes=1),
-    Kind("driver stopped, taken over, woken", "ray", 2, striking.wake_after_take_over, most_strikes=1),
-    Kind(
-        "trainer raises",
-        "ray",
-        2,
-        striking.make_trouble,
-        change=_trouble("raises"),
-        failing=_failing(RAISED),
-        most_strikes=1,
-    ),  # fmt: skip
-    Kind(
-        "trainer calls sys.exit",
-        "ray",
-        2,
-        striking.make_trouble,
-        change=_trouble("exits"),
-        failing=_failing(EXITED),
-        most_strikes=1,
-    ),  # fmt: skip
-    Kind("trainer segfaults", "ray", 3, striking.make_trouble, change=_trouble("segfaults"), most_strikes=1),
-    Kind("trainer eats memory", "ray", 2, striking.make_trouble, change=_trouble("eats memory"), most_strikes=1),
-    Kind(
-        "trainer hangs",
-        "ray",
-        2,
-        striking.make_trouble,
-        most_strikes=1,
-        change=_trouble("hangs", stall_minutes=0.05, retry_on=["lost", "stalled"]),
-    ),  # fmt: skip
-    Kind("node removed", "ray", 2, _remove_node, most_strikes=1),
-    *_of_driver("inline", random=40, phases=10),
-    *(Kind(f"driver killed {moment} a write", "inline", 25, moment=moment) for moment in MOMENTS),
-    Kind("SIGTERM at the driver", "inline", 5, striking.interrupt(signal.SIGTERM)),
-    Kind("SIGINT at the driver", "inline", 5, striking.interrupt(signal.SIGINT)),
-    Kind("SIGINT twice", "inline", 5, striking.interrupt_twice),
-    Kind("driver stopped past its lease", "inline", 3, striking.stop_past_lease, most_strikes=1),
-    Kind("driver stopped, taken over, woken", "inline", 3, striking.wake_after_take_over, most_strikes=1),
-    Kind(
-        "trainer raises",
-        "inline",
-        2,
-        striking.make_trouble,
-        change=_trouble("raises"),
-        failing=_failing(RAISED),
-        most_strikes=1,
-    ),  # fmt: skip
-    Kind(
-        "trainer calls sys.exit",
-        "inline",
-        2,
-        striking.make_trouble,
-        change=_trouble("exits"),
-        failing=_failing(EXITED),
-        most_strikes=1,
-    ),  # fmt: skip
-)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from random import Random
 
 import psutil
 
-from killing.sweep import Driver, Sweep, patience
+from killing.sweep import NAME, Driver, Sweep, patience
 
 Strike = Callable[[Driver, Sweep, Random], "Struck | None"]
 
@@ -28,7 +29,7 @@ class Struck:
     what: str  # the fault as it was in the end: a worker may have gone on to its next phase
     codes: tuple[int, ...]  # how the driver may end after it
     says: str | None = None  # what it must have said then
-    ends: bool = True  # the driver; otherwise it is to go on and finish
+    wrong: str | None = None  # what should not have come of it
 
 
 def wait_until_it_trains(driver: Driver, sweep: Sweep, *, n_workers: int = 1) -> bool:
@@ -113,7 +114,7 @@ def kill_worker_while(phase: str) -> Strike:
             return None
         told = sweep.phases().get(pid)
         died_in = told[0] if told is not None else phase
-        return Struck(f"while {died_in}", (0,), ends=False)
+        return Struck(f"while {died_in}", (0,))
 
     return strike
 
@@ -177,11 +178,12 @@ def stop_past_lease(driver: Driver, sweep: Sweep, draw: Random) -> Struck | None
     code = other.wait()
     driver.send(signal.SIGCONT)
     refused = code == 2 and "is driven by process" in other.output
-    return Struck("another resume is refused" if refused else f"ANOTHER RESUME: exit {code}", (0,), ends=False)
+    wrong = None if refused else f"another resume ended with {code}: {other.output[-500:]}"
+    return Struck("another one resumed it", (0,), wrong=wrong)
 
 
 def wake_after_take_over(driver: Driver, sweep: Sweep, draw: Random) -> Struck | None:
-    """Stop the driver, have another one take the sweep over and finish it, then wake the first: it must store nothing."""
+    """Stop the driver, have another one take the sweep over and finish it, then wake the first: it stores nothing."""
     if not wait_until_it_trains(driver, sweep):
         return None
     time.sleep(draw.uniform(0.0, 0.2))
@@ -190,21 +192,24 @@ def wake_after_take_over(driver: Driver, sweep: Sweep, draw: Random) -> Struck |
         return None
     code = other.wait()
     driver.send(signal.SIGCONT)
-    what = "taken over, then woken" if code == 0 else f"TAKEN OVER: exit {code}: {other.output[-500:]}"
-    return Struck(what, (2,), says="was taken over by")
+    wrong = None if code == 0 else f"the one that took over ended with {code}: {other.output[-500:]}"
+    return Struck("taken over, then woken", (2,), says="was taken over by", wrong=wrong)
 
 
 def _second_driver(driver: Driver, sweep: Sweep, *more: str) -> Driver | None:
-    driver.send(signal.SIGSTOP)
-    try:
-        if driver.is_over or not sweep.is_known():
+    """Stop the driver between two writes: one that is stopped within a write holds the database for everybody."""
+    with patience("a moment between two writes") as turn:
+        while not driver.is_over:
+            driver.send(signal.SIGSTOP)
+            try:
+                if sweep.is_known():
+                    sweep.execute("update finesweep_sweeps set expires_at = expires_at - 3600")
+                    return sweep.start("resume", NAME, *more)
+            except sqlite3.OperationalError:
+                pass
             driver.send(signal.SIGCONT)
-            return None
-        sweep.execute("update finesweep_sweeps set expires_at = expires_at - 3600")
-        return sweep.start("resume", "round", *more)
-    except Exception:
-        driver.send(signal.SIGCONT)
-        raise
+            turn()
+    return None
 
 
 # --- troubles of the trainer ---------------------------------------------------------------------------------------
@@ -226,5 +231,5 @@ def make_trouble(driver: Driver, sweep: Sweep, draw: Random) -> Struck | None:
             turn()
     attempts = f"select ending from finesweep_attempts where number = {trouble['trial']} and attempt = 1"
     if sweep.is_known() and sweep.rows(attempts) == [(ENDINGS[trouble["kind"]],)]:
-        return Struck("in a trial", (0,), ends=False)
+        return Struck("in a trial", (0,))
     return None

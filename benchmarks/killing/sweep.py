@@ -1,6 +1,7 @@
 """A sweep in a folder of its own, and its drivers: real ones, processes that can be killed.
 
-In: a folder, which backend. Out: drivers that run `finesweep run` and `finesweep resume`. It must not know why they die.
+In: a folder, which backend. Out: drivers that run `finesweep run` and `finesweep resume`. It must not know what kills
+them.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Sweep:
         for told in (self.folder / "phases").iterdir():
             told.unlink(missing_ok=True)
         output_path = self.folder / f"driver-{self.n_drivers}.txt"
+        output_path.touch()  # a driver may die before it says a word
         words = [*arguments, "--backend", self.backend]
         if self.backend == "inline":
             return Driver(_Forked(words, self.folder, output_path, interruption), output_path)
@@ -163,8 +165,8 @@ class Sweep:
             return list(connection.execute(query))
 
     def execute(self, statement: str) -> None:
-        """Change the database, not through finesweep."""
-        with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+        """Change the database, not through finesweep. Raises sqlite3.OperationalError where it stays locked."""
+        with closing(sqlite3.connect(self.database, timeout=0.2)) as connection, connection:
             connection.execute(statement)
 
     def phases(self) -> dict[int, tuple[str, int]]:

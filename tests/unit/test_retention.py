@@ -150,3 +150,16 @@ def test_a_trial_that_wrote_nothing_is_no_fault(make_shelf: Callable[..., Shelf]
     shelf = make_shelf("none")
     shelf.retention([TrialFinished(0, TrialState.FAILED, "no", None, None)])
     assert shelf.removed == []
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", {1}), ("all", {0, 1, 2}), ("none", set())])
+def test_what_a_driver_that_died_had_still_to_remove_goes_when_the_next_one_begins(
+    tmp_path: Path, make_spec: Specs, keep: str, kept: set[int]
+) -> None:
+    spec = make_spec(artifacts={"keep": keep})
+    shelf = Shelf(tmp_path, spec, front={1: (0.9,)}, kept=(0, 1, 2))
+    shelf.retention.catch_up([0, 1, 2])
+    assert shelf.kept() == kept
+    assert set(shelf.removed) == {0, 1, 2} - kept
+    shelf.retention.catch_up([0, 1, 2])
+    assert len(shelf.removed) == 3 - len(kept)  # nothing is noted twice

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
@@ -73,7 +75,7 @@ class LocalRay:
             self._environment.close()
 
     def refuse_dead(self) -> None:
-        """Raise ResourcesError once one of its daemons is gone: it starts no worker any more, and no end comes of it."""
+        """Raise ResourcesError once one of its daemons is gone: no worker can be started any more."""
         node = ray._private.worker._global_node
         dead = [(name, process.pid) for name, process in node.dead_processes() if name in _DAEMONS] if node else []
         for name, pid in dead:
@@ -105,6 +107,12 @@ def hush() -> None:
 
 def _ignore(*_: object, **__: object) -> None:
     """Say nothing."""
+
+
+def reclaim_sigterm() -> None:
+    """Have SIGTERM handled as it was before Ray connected: its handler shows a trace and aborts 3 s later."""
+    if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, handler)  # Python knows of ours only, and the kernel now too
 
 
 @contextmanager

@@ -21,7 +21,15 @@ from finesweep.errors import ResourcesError
 from finesweep.scheduling.ahead import AskedAhead
 from finesweep.scheduling.backend import Tick
 from finesweep.scheduling.in_flight import InFlight, Silence
-from finesweep.scheduling.ray_start import CONNECTION_ERRORS, QUIET, LocalRay, environment, hush, refused
+from finesweep.scheduling.ray_start import (
+    CONNECTION_ERRORS,
+    QUIET,
+    LocalRay,
+    environment,
+    hush,
+    reclaim_sigterm,
+    refused,
+)
 from finesweep.scheduling.slots import Slots, cluster_slots
 from finesweep.scheduling.stacking import ALONE, Stacking
 from finesweep.search.broker import NoTrial, TrialBroker
@@ -59,6 +67,7 @@ class RayBackend:
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
         with self._connected() as ours, _staging() as staging, _plain_workers() if ours else nullcontext():
+            reclaim_sigterm()
             self._tune(broker, _watching(ours, tick) if ours else tick, staging, counts_slots=ours is not None)
 
     @contextmanager
