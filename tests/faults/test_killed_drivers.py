@@ -1,4 +1,4 @@
-"""Drivers killed at their writes, signalled, stopped and taken over: real processes without Ray, forked from a warm one."""
+"""Drivers killed at their writes, signalled, stopped and taken over: real processes, forked from one that is warm."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def die_at_writes(folder: Path, moment: str, *, first: int, every: int) -> int:
 @pytest.mark.parametrize(("first", "moment"), list(enumerate(MOMENTS)))
 def test_a_driver_killed_at_a_write_is_resumed_to_a_whole_sweep(tmp_path: Path, first: int, moment: str) -> None:
     """The moments share the writes of a sweep among them."""
-    assert die_at_writes(tmp_path, moment, first=2 * first, every=6) >= 5
+    assert die_at_writes(tmp_path, moment, first=3 * first, every=9) >= 3
 
 
 @pytest.mark.slow
@@ -50,7 +50,6 @@ def test_a_driver_killed_at_any_write_is_resumed_to_a_whole_sweep(tmp_path: Path
         "inline: SIGINT twice",
         "inline: driver stopped past its lease",  # another one is refused
         "inline: driver stopped, taken over, woken",  # it stores nothing more
-        "inline: driver killed, a trial checkpointing",
     ],
 )
 def test_a_struck_driver_leaves_a_sweep_that_is_resumed_whole(key: str) -> None:
