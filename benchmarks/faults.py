@@ -32,7 +32,7 @@ from tables import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 RESULTS_DIR = harness.RESULTS_DIR / "faults"
-PEER_ROUNDS = 6  # of each kind
+PEER_ROUNDS = 6  # of each kind of kill
 
 Line = Mapping[str, Any]
 
@@ -50,12 +50,15 @@ def main() -> None:
         for path in options.results_dir.glob("*.jsonl"):
             path.unlink()
     if not options.page:
+        machine = options.results_dir / "machine.json"
+        machine.write_text(json.dumps(harness.machine(), indent=1) + "\n", encoding="utf-8")
         harness.adopt_orphans()
         run_rounds(options)
         run_peers(options)
-    lines, peers = read_lines(options.results_dir / "rounds.jsonl"), read_lines(options.results_dir / "peers.jsonl")
-    PAGE.write_text(document.fill(PAGE.read_text(encoding="utf-8"), blocks(lines, peers)), encoding="utf-8")
-    print(blocks(lines, peers)["faults"])
+    made = blocks(options.results_dir)
+    PAGE.write_text(document.fill(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+    print("\n\n".join(made.values()))
+    lines = read_lines(options.results_dir / "rounds.jsonl")
     sys.exit(any(total(lines, finding) for finding in FINDINGS))
 
 
@@ -99,8 +102,10 @@ def keep(path: Path, values: Line) -> None:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-def blocks(lines: Sequence[Line], peers: Sequence[Line]) -> dict[str, str]:
+def blocks(results_dir: Path) -> dict[str, str]:
     """Make what stands in docs/faults.md between the marks."""
+    lines, peers = read_lines(results_dir / "rounds.jsonl"), read_lines(results_dir / "peers.jsonl")
+    machine: list[str] = json.loads((results_dir / "machine.json").read_text(encoding="utf-8"))
     named = {kind.key: [line for line in lines if of_kind(line, kind)] for kind in KINDS}
     ran = {key: its for key, its in named.items() if its}
     tables = [fault_table(backend, {k: v for k, v in ran.items() if k.startswith(backend)}) for backend in BACKENDS]
@@ -110,7 +115,7 @@ def blocks(lines: Sequence[Line], peers: Sequence[Line]) -> dict[str, str]:
         f"{len(lines)} rounds of {planned} planned, {sum(len(line['struck']) for line in lines)} faults, "
         f"{sum(line['n_drivers'] for line in lines)} drivers, {n_trials} trials; {minutes:.0f} minutes."
     )
-    parts = ["; ".join(harness.machine()), said, *(table.markdown() for table in tables)]
+    parts = ["; ".join(machine), said, *(table.markdown() for table in tables)]
     return {"faults": "\n\n".join(parts), "peer": peer.table(peers, side_by_side(lines)).markdown()}
 
 

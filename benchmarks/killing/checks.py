@@ -134,7 +134,7 @@ def _examine_reports(sweep: Sweep, findings: Findings) -> None:
     stopped = set()
     for number, step, metrics, decision in sweep.rows("select number, step, metrics, decision from finesweep_reports"):
         told = json.loads(metrics)[trainer.MEASURING]
-        if told != trainer.score(rates[number], step // trainer.EVERY):
+        if number in rates and told != trainer.score(rates[number], step // trainer.EVERY):
             findings.wrong.append(f"report of trial {number} at {step}: {told}")
         if decision == "stop":
             stopped.add(number)

@@ -44,6 +44,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from finesweep.scheduling.ray_deaths import every_death_told
 from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker
 
 
@@ -129,7 +130,8 @@ class RayBackend:
         with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
             try:
                 try:
-                    tuner.fit()
+                    with every_death_told():
+                        tuner.fit()
                 finally:
                     attempts.raise_fault()
                 ahead.give_back()
@@ -224,6 +226,9 @@ class _Silence(TrialProgressCallback):  # type: ignore[misc]  # ray is untyped
 
     def _print(self, msg: str) -> None:
         """Nothing: standard output is for data."""
+
+    def on_trial_error(self, **_: Any) -> None:
+        """Nothing: it would ask a dead worker for its last result."""
 
 
 class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
