@@ -32,7 +32,7 @@ from tables import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 RESULTS_DIR = harness.RESULTS_DIR / "faults"
-PEER_ROUNDS = 6  # of each kind of kill
+PEER_ROUNDS = 5  # of each kind of kill
 
 Line = Mapping[str, Any]
 

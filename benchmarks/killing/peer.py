@@ -28,7 +28,7 @@ from killing.sweep import PATIENCE_S, patience
 
 KINDS = ("driver killed", "worker killed")
 NAME = "peer"
-PAUSE_S = 0.25  # longer trials than ours, so that there is a snapshot before they are over
+PAUSE_S = 0.75  # longer trials than ours: Tune writes a snapshot every ten seconds
 COLUMNS = ("restore raised", "lost", "doubled", "wrong", "zombie")
 
 
@@ -37,11 +37,12 @@ def run_round(kind: str, seed: int) -> dict[str, Any]:
     draw = Random(f"{kind} {seed}")
     n_trials = draw.randint(6, 10)
     folder = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
+    driver: subprocess.Popen[bytes] | None = None
     try:
         (folder / "phases").mkdir()
         driver = _start(folder, n_trials, seed)
         _wait_for_snapshot(driver, folder)
-        time.sleep(draw.uniform(0.0, 3.0))
+        time.sleep(draw.uniform(0.0, 10.0))
         if kind == "driver killed":
             driver.send_signal(signal.SIGKILL)
             driver.wait(PATIENCE_S)
@@ -49,10 +50,14 @@ def run_round(kind: str, seed: int) -> dict[str, Any]:
             driver = _start(folder, n_trials, seed, "restore")
         else:
             pids = [int(path.name) for path in (folder / "phases").iterdir() if Path("/proc", path.name).exists()]
-            os.kill(draw.choice(pids), signal.SIGKILL)
+            if pids:
+                os.kill(draw.choice(pids), signal.SIGKILL)
         code = driver.wait(4 * PATIENCE_S)
         return {"kind": kind, "seed": seed, "n_trials": n_trials, **_look(folder, n_trials, code)}
     finally:
+        if driver is not None and driver.poll() is None:  # this round was itself interrupted
+            driver.kill()
+            driver.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -70,7 +75,6 @@ def _start(folder: Path, n_trials: int, seed: int, *more: str) -> subprocess.Pop
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "OMP_NUM_THREADS": "1",
                 "RAY_TMPDIR": str(folder),
-                "TUNE_GLOBAL_CHECKPOINT_S": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "RAY_CHDIR_TO_TRIAL_DIR": "0",
             },

@@ -30,7 +30,7 @@ def every_death_told() -> Iterator[None]:
 
 def as_death(exception: Exception) -> Exception:
     """Give what Tune knows for what it does not know, with the first line of what Ray says: pages may follow."""
-    if isinstance(exception, RayActorError | RayTaskError):
-        return exception
+    is_known: bool = isinstance(exception, (RayActorError, RayTaskError))
     said = str(exception).strip().partition("\n")[0]
-    return RayActorError(error_msg=f"{type(exception).__name__}: {said}")
+    death: Exception = exception if is_known else RayActorError(error_msg=f"{type(exception).__name__}: {said}")
+    return death
