@@ -27,7 +27,7 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
     """
     marks = r"(<!-- (?P<name>[\w-]+) -->\n).*?(<!-- end of (?P=name) -->)"
     if unplaced := blocks.keys() - {match["name"] for match in re.finditer(marks, page, re.DOTALL)}:
-        raise ValueError(f"docs/benchmarks.md has no place for {', '.join(sorted(unplaced))}: add the marks")
+        raise ValueError(f"the page has no place for {', '.join(sorted(unplaced))}: add the marks")
     return re.sub(
         marks,
         lambda match: f"{match[1]}\n{blocks.get(match['name'], NOT_RUN)}\n\n{match[3]}",

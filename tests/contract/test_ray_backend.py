@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import ray  # after finesweep has set it up
 from optuna.samplers import RandomSampler
+from ray import tune
 from tests.contract.on_ray import backend_on_ray
 from tests.contract.scripted import ScriptedTrainer
 from tests.contract.stored_sweep import GRID, StoredSweep, assert_whole, climbing, most_at_once, no_tick, says
@@ -32,6 +34,7 @@ from finesweep.events import (
     TrialSpec,
     TrialState,
 )
+from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker
 from finesweep.scheduling.simulated import Dies, Stage
 from finesweep.trainer import Reporter
 
@@ -149,6 +152,32 @@ class Unpicklable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return __import__, ("no_such_module_in_workers",)
+
+
+def test_a_worker_begins_no_trial_before_tune_asks_it_for_one(tmp_path: Path) -> None:
+    """While a worker starts Tune may give its trial to another one: then it would be trained twice."""
+    trainable = tune.with_parameters(SlotWorker, trainer_factory=Timed(tmp_path / "began"), log_dir=tmp_path)
+    worker = ray.remote(num_cpus=1)(trainable).remote(config={ASSIGNMENT: (TrialSpec(0, 1, {}),)})
+    ray.get(worker.tell.remote({}))  # it has started
+    asked_s = time.monotonic()
+    said: list[Any] = []
+    while not any(isinstance(message, AttemptResult) for _, message in said):
+        said += ray.get(worker.step.remote())[MESSAGES]
+    assert float((tmp_path / "began").read_text()) > asked_s
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A trainer that notes when it began."""
+
+    path: Path
+
+    def __call__(self) -> Timed:
+        return self
+
+    def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        self.path.write_text(str(time.monotonic()))
+        return AttemptResult(Ending.DONE)
 
 
 def test_a_larger_ray_than_the_slots_is_not_filled(tmp_path: Path, make_sweep: MakeSweep) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.contract.test_ray_backend import Gathering
 
 from finesweep.errors import ResourcesError
 from finesweep.events import AttemptDescribed, AttemptResult, Ending, Report, TrialSpec, TrialState
-from finesweep.scheduling.ray_start import LocalRay
+from finesweep.scheduling.ray_start import LocalRay, reclaim_sigterm
 from finesweep.scheduling.ray_tune import RayBackend
 from finesweep.scheduling.slots import Slots
 from finesweep.spec.sweep import Resources
@@ -84,6 +85,22 @@ def test_a_ray_that_is_starting_is_stopped_when_what_it_is_for_comes_to_nothing(
         _ = 1 / 0
     assert not ray.is_initialized()
     assert {key: os.environ.get(key) for key in before} == before
+
+
+def test_sigterm_stays_with_whoever_had_it_before_ray_connected() -> None:
+    """Ray's own handler shows a trace, and sets an alarm that aborts this process while its trials still pause."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with LocalRay(Slots((), 0.0, cpus_per_trial=1, n_slots=1)) as local:
+            local.wait()
+            reclaim_sigterm()
+            os.kill(os.getpid(), signal.SIGTERM)
+            alarm_s, _ = signal.getitimer(signal.ITIMER_REAL)
+            assert not 0 < alarm_s < 10  # pytest's own is longer
+            assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_workers_of_a_ray_begun_early_have_imported_before_their_first_trial(

@@ -62,6 +62,8 @@ def run(
             )
     except DriveError as error:
         return _give_up(error, url)
+    except KeyboardInterrupt:
+        return _stop_at_once(spec.name, url)
     return _close(end, url)
 
 
@@ -84,6 +86,8 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
             end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
     except DriveError as error:
         return _give_up(error, url)
+    except KeyboardInterrupt:
+        return _stop_at_once(sweep, url)
     return _close(end, url)
 
 
@@ -198,6 +202,19 @@ def _give_up(error: DriveError, url: str) -> int:
         f"{error.sweep} is interrupted; then go on with it:\n\n    finesweep resume {error.sweep}{database_hint(url)}\n"
     )
     return 1
+
+
+def _stop_at_once(sweep: str, url: str) -> int:
+    """Say what a second Ctrl-C leaves; one that came before the sweep was stored leaves nothing."""
+    from finesweep.results.frames import open_results
+
+    say("Stopped at once.")
+    try:
+        open_results(url).spec(sweep)
+    except FinesweepError:
+        return 130
+    say(f"{sweep} is interrupted. Go on with it:\n\n    finesweep resume {sweep}{database_hint(url)}\n")
+    return 130
 
 
 def _detach(arguments: list[str], spec: SweepSpec, results: str | None) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
@@ -38,6 +40,7 @@ import ray  # noqa: E402  # after its settings
 CONNECTION_ERRORS = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 _WORKER = "finesweep.scheduling.ray_worker"
+_DAEMONS = ("raylet", "gcs_server")  # of Ray's processes those without which nothing goes on
 
 
 class LocalRay:
@@ -71,6 +74,13 @@ class LocalRay:
         finally:
             self._environment.close()
 
+    def refuse_dead(self) -> None:
+        """Raise ResourcesError once one of its daemons is gone: no worker can be started any more."""
+        node = ray._private.worker._global_node
+        dead = [(name, process.pid) for name, process in node.dead_processes() if name in _DAEMONS] if node else []
+        for name, pid in dead:
+            raise ResourcesError(f"Ray's {name} (process {pid}) has died, and no trial can be begun without it.")
+
     def __enter__(self) -> Self:
         return self
 
@@ -92,6 +102,17 @@ def hush() -> None:
     """Have Ray say nothing: what matters comes back as attempts lost."""
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    ray._private.worker.print_to_stdstream = _ignore  # pages on every worker that dies, whatever `log_to_driver` says
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Say nothing."""
+
+
+def reclaim_sigterm() -> None:
+    """Have SIGTERM handled as it was before Ray connected: its handler shows a trace and aborts 3 s later."""
+    if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, handler)  # Python knows of ours only, and the kernel now too
 
 
 @contextmanager
@@ -124,6 +145,7 @@ def _environment_of(slots: Slots, heavy: Sequence[str]) -> Mapping[str, str]:
         "PYTHONPATH": os.pathsep.join(sys.path),  # workers find what this process finds
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(slots.cpus_per_trial)),
         "PL_DISABLE_FORK": "1",  # as Tune sets it for its workers
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # here nobody starts it again, and Ray ends this process then
         **(device_environment(slots) if slots.devices else {}),
     }
     # An import that asks for the devices there are settles which ones a process sees, before Ray gives it its own.

@@ -21,7 +21,15 @@ from finesweep.errors import ResourcesError
 from finesweep.scheduling.ahead import AskedAhead
 from finesweep.scheduling.backend import Tick
 from finesweep.scheduling.in_flight import InFlight, Silence
-from finesweep.scheduling.ray_start import CONNECTION_ERRORS, QUIET, LocalRay, environment, hush, refused
+from finesweep.scheduling.ray_start import (
+    CONNECTION_ERRORS,
+    QUIET,
+    LocalRay,
+    environment,
+    hush,
+    reclaim_sigterm,
+    refused,
+)
 from finesweep.scheduling.slots import Slots, cluster_slots
 from finesweep.scheduling.stacking import ALONE, Stacking
 from finesweep.search.broker import NoTrial, TrialBroker
@@ -36,6 +44,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from finesweep.scheduling.ray_deaths import every_death_told
 from finesweep.scheduling.ray_worker import ASSIGNMENT, MESSAGES, SlotWorker
 
 
@@ -58,25 +67,26 @@ class RayBackend:
     stall_minutes: float | None = None
 
     def run(self, broker: TrialBroker, tick: Tick) -> None:
-        with self._connected() as is_ours, _staging() as staging, _plain_workers() if is_ours else nullcontext():
-            self._tune(broker, tick, staging, counts_slots=is_ours)
+        with self._connected() as ours, _staging() as staging, _plain_workers() if ours else nullcontext():
+            reclaim_sigterm()
+            self._tune(broker, _watching(ours, tick) if ours else tick, staging, counts_slots=ours is not None)
 
     @contextmanager
-    def _connected(self) -> Iterator[bool]:
-        """Tell whether it is a Ray of our own on this box."""
+    def _connected(self) -> Iterator[LocalRay | None]:
+        """Give a Ray of our own on this box; None if it is somebody else's."""
         if self.local is not None:
             self.local.wait()
-            yield True
+            yield self.local
         elif ray.is_initialized():
-            yield False
+            yield None
         elif self.slots is not None:
             with LocalRay(self.slots) as local:
                 local.wait()
-                yield True
+                yield local
         else:
             self._join_cluster()
             try:
-                yield False
+                yield None
             finally:
                 ray.shutdown()
 
@@ -120,12 +130,21 @@ class RayBackend:
         with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(n_slots)}):
             try:
                 try:
-                    tuner.fit()
+                    with every_death_told():
+                        tuner.fit()
                 finally:
                     attempts.raise_fault()
                 ahead.give_back()
             finally:
                 ahead.close()
+
+
+def _watching(local: LocalRay, tick: Tick) -> Tick:
+    def watch() -> None:
+        local.refuse_dead()
+        tick()
+
+    return watch
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -208,6 +227,9 @@ class _Silence(TrialProgressCallback):  # type: ignore[misc]  # ray is untyped
     def _print(self, msg: str) -> None:
         """Nothing: standard output is for data."""
 
+    def on_trial_error(self, **_: Any) -> None:
+        """Nothing: it would ask a dead worker for its last result."""
+
 
 class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     """Tune brings results; the broker decides, and the decision goes back to the worker.
@@ -237,7 +259,8 @@ class _BrokerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         Not one that waits for a worker to start, which Tune would give the next worker that is free, and end the one
         that is starting: with short trials the second slot would never come to be.
         """
-        self._attempts.tick()
+        with self._attempts.keeping_faults():
+            self._attempts.tick()
         for tune_id in self._attempts.silence.too_long():
             ray.kill(self._known[tune_id].temporary_state.ray_actor)  # Tune then tells of an error
         self._forget_all_but_one(controller._tune_controller)

@@ -39,14 +39,22 @@ class SlotWorker(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """Tune's view of a slot: `setup` or `reset_config` bring an assignment, `step` returns what was said of it."""
 
     def setup(self, config: dict[str, Any], *, trainer_factory: TrainerFactory, log_dir: Path) -> None:
+        """Take an assignment, not to be begun before the first `step`.
+
+        While this worker starts Tune may have given its assignment to another one that has become free.
+        """
         self._thread = _TrainerThread(trainer_factory, log_dir)
-        self._thread.begin(config[ASSIGNMENT])
+        self._first: Trials | None = config[ASSIGNMENT]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._first = None
         self._thread.begin(new_config[ASSIGNMENT])
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            self._thread.begin(first)
         return {MESSAGES: self._thread.mailbox.take(timeout_s=HEARTBEAT_S)}
 
     def answer(self, decisions: Mapping[int, Decision]) -> None:
@@ -107,6 +115,12 @@ class _TrainerThread:
             yield
 
 
+class UnheardError(BaseException):
+    """Unwinds a trainer whose report nobody has stored: a checkpoint written after it would be ahead of the database,
+    and the report missing for ever. What is caught as an Exception is a trainer's own affair; this is not.
+    """
+
+
 class _Mailbox:
     """What is said of one assignment and told to it. The StackReporter of its trainer."""
 
@@ -136,7 +150,7 @@ class _Mailbox:
             answers = self._answers.get()
             if answers:
                 return answers
-        return dict.fromkeys(reports, Decision.PAUSE)
+        raise UnheardError("nobody listens any more: its driver has gone on without this worker, or is gone")
 
     def poll(self, number: int) -> Decision:
         return Decision.PAUSE if self._is_closed else self._standing.get(number, Decision.CONTINUE)
@@ -163,9 +177,10 @@ class _Mailbox:
         self._standing.update(words)
 
     def close(self) -> None:
-        """Have the trainer return with its checkpoints written: nobody listens any more.
+        """Have the trainer return: nobody listens any more.
 
-        Never STOP, which removes a trial's files: this worker may be one whose driver has died.
+        Between reports it is told to PAUSE, and may write a checkpoint of what is stored already. Never STOP, which
+        removes a trial's files: this worker may be one whose driver has died.
         """
         self._is_closed = True
         self._answers.put({})
