@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from finesweep.errors import FinesweepError
 from finesweep.holdings import Holding, find_holdings
@@ -33,7 +32,7 @@ class Stock:
 def take_stock(known: Results, sweep: str, *, keep: Keep | None = None, is_driven: bool) -> Stock:
     """Look at a sweep's files by its own policy or another. Raises FinesweepError for one that cannot be kept."""
     spec = known.spec(sweep)
-    artifact_dir = Path(known.provenance(sweep)["artifact_dir"])
+    artifact_dir = known.artifact_dir(sweep)
     chosen = spec.artifacts.keep if keep is None else keep
     problem = keep_problem(chosen, n_objectives=len(spec.study.objectives))
     if problem is not None:
@@ -46,13 +45,17 @@ def take_stock(known: Results, sweep: str, *, keep: Keep | None = None, is_drive
 def make_room(known: Results, sweep: str, *, keep: Keep | None = None) -> None:
     """Remove what the sweep's policy, or another, does not keep and nobody needs to go on with.
 
-    Raises SweepHeldError while the sweep is driven; nobody can begin to drive it meanwhile.
+    Raises SweepHeldError while the sweep is driven; nobody can begin to drive it meanwhile. Raises FinesweepError where
+    the database names a folder that is not called like the sweep, and so is none of ours.
     """
+    folder = known.artifact_dir(sweep)
+    if folder.name != sweep:
+        raise FinesweepError(f"{folder} is no folder of sweep {sweep!r}: nothing is removed there.")
     with open_writer(known.url) as writer:
         writer.acquire(sweep, Holder.this_process())
         try:
             stock = take_stock(known, sweep, keep=keep, is_driven=False)
             free(stock.holdings, removed=lambda number: writer.remove_artifacts(sweep, number))
-            shutil.rmtree(unknown_dir(Path(known.provenance(sweep)["artifact_dir"])), ignore_errors=True)
+            shutil.rmtree(unknown_dir(known.artifact_dir(sweep)), ignore_errors=True)
         finally:
             writer.release(sweep)

@@ -140,7 +140,7 @@ def resume(
     known = open_results(url)
     spec = known.spec(name)
     provenance = known.provenance(name)
-    place = Place(url, _artifact_dir(provenance, name))
+    place = Place(url, known.artifact_dir(name))
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(url) as writer, ExitStack() as early:
@@ -187,18 +187,11 @@ def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
     the sweep, and there only what finesweep makes. Return what is left.
     """
     url = _existing(_url(results))
-    artifact_dir = _artifact_dir(open_results(url).provenance(name), name)
+    artifact_dir = open_results(url).artifact_dir(name)
     with open_writer(url) as writer:
         writer.delete(name)
     delete_study(url, name)
     return _remove_files(artifact_dir, name)
-
-
-def _artifact_dir(provenance: Mapping[str, Any], name: str) -> Path:
-    folder = provenance.get("artifact_dir")
-    if not isinstance(folder, str) or "\0" in folder or not Path(folder).is_absolute():
-        raise ResultsError(f"what the database says of sweep {name!r} names no artifact folder: {folder!r}.")
-    return Path(folder)
 
 
 def _remove_files(artifact_dir: Path, name: str) -> tuple[Path, ...]:

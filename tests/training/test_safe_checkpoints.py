@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from finesweep.errors import ModelError
 from finesweep.events import Decision, Ending
+from finesweep.training.manifest import manifest_of
 from finesweep.training.trainer_state import STATE, read_state, write_state
 
 TRIAL = {"batch_size": 8, "epochs": 2}
@@ -38,6 +39,13 @@ def paused(set_up: Any, recorder: Any, **options: Any) -> Path:
     return Path(checkpoint)
 
 
+def make_whole(checkpoint: Path) -> None:
+    """Have a checkpoint's list of files say what there is, as somebody who plants files would."""
+    facts = json.loads((checkpoint / "checkpoint.json").read_text())
+    (checkpoint / "checkpoint.json").unlink()
+    (checkpoint / "checkpoint.json").write_text(json.dumps({**facts, "files": manifest_of(checkpoint)}))
+
+
 @pytest.mark.parametrize("optim", ["adamw_torch", "adafactor", "sgd", "rmsprop"])
 def test_a_checkpoint_is_safetensors_and_json(bench: Any, recorder: Any, optim: str) -> None:
     set_up = bench(optim=optim)
@@ -61,24 +69,21 @@ def test_pickles_in_a_checkpoint_are_not_run(bench: Any, recorder: Any, tmp_path
     planted = pickle.dumps(MakesFile(marker))
     pickle.loads(planted)
     marker.unlink()  # it would have run
-    manifest = json.loads((checkpoint / "checkpoint.json").read_text())
     for name in PICKLES:
         (checkpoint / name).write_bytes(planted)
-        manifest["files"][name] = len(planted)
-    (checkpoint / "checkpoint.json").write_text(json.dumps(manifest))
-    resumed, _ = set_up.run(number=2, attempt=2, **TRIAL)
+    make_whole(checkpoint)
+    resumed, told = set_up.run(number=2, attempt=2, **TRIAL)
     assert resumed.ending is Ending.DONE
+    assert told.facts["resumed_from"] == f"trial-0002/attempt-1/{checkpoint.name}"
     assert not marker.exists()
 
 
 def test_a_pickle_in_place_of_the_state_is_not_run(bench: Any, recorder: Any, tmp_path: Path) -> None:
     set_up, marker = bench(), tmp_path / "ran"
     checkpoint = paused(set_up, recorder)
-    manifest = json.loads((checkpoint / "checkpoint.json").read_text())
     for path in (checkpoint / STATE, checkpoint / "trainer.safetensors", checkpoint / "model.safetensors"):
         path.write_bytes(pickle.dumps(MakesFile(marker)))
-        manifest["files"][path.name] = path.stat().st_size
-    (checkpoint / "checkpoint.json").write_text(json.dumps(manifest))
+    make_whole(checkpoint)
     with pytest.raises(Exception, match=r"(?i)header|json|decode"):
         set_up.run(number=2, attempt=2, **TRIAL)
     assert not marker.exists()

@@ -35,7 +35,7 @@ def write(folder: TrialFolder, step: int, *, best_step: int | None = None) -> Pa
 
     def fill(path: Path) -> None:
         (path / "model.safetensors").write_bytes(bytes([step]) * 20_000)
-        (path / "optimizer.pt").write_bytes(bytes([step]) * 29_000)
+        (path / "trainer.safetensors").write_bytes(bytes([step]) * 29_000)
 
     return folder.write_checkpoint(fill, Progress(step, 0.0, 0, 0.0, Watched(), best_step=best_step), n_bytes=N_BYTES)
 
@@ -49,7 +49,7 @@ def newest(folder: TrialFolder) -> str | None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "checkpoint.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.safetensors", "checkpoint.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: str, damage: str) -> None:
     folder = TrialFolder(tmp_path, 7, 1)
     folder.begin()

@@ -10,7 +10,8 @@ import pytest
 from tests.commandline import invoke
 
 from finesweep import sweeps
-from finesweep.errors import ResultsError, SpecError
+from finesweep.artifacts import make_room
+from finesweep.errors import FinesweepError, ResultsError, SpecError
 from finesweep.events import AttemptResult, Decision, Ending, Event, Grid, Report, TrialSpec
 from finesweep.layout import is_below, is_ours
 from finesweep.results.frames import open_results
@@ -188,3 +189,10 @@ def test_a_folder_that_is_gone_is_deleted(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["trial-", "trial-1", "trial-0000 ", "trial-000x", "driver.log.txt", "..", "a"])
 def test_names_that_are_not_ours(name: str) -> None:
     assert not is_ours(name)
+
+
+def test_a_database_that_names_another_folder_has_no_room_made_there(store: Store, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "home", "unknown/dear.txt", "trial-0000/attempt-9/dear.txt")
+    with pytest.raises(FinesweepError, match="is no folder of sweep 'tickets'"):
+        make_room(open_results(store(str(folder))), "tickets")
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 2

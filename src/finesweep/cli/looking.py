@@ -66,7 +66,7 @@ def logs(trial: str, follow: bool, results: str | None) -> None:
 
     sweep, number = trial_name(trial)
     known = open_database(results)
-    path = log_path(Path(known.provenance(sweep)["artifact_dir"]), number)
+    path = log_path(known.artifact_dir(sweep), number)
     ended = _is_over(known, sweep, number)
     if not path.exists() and not follow:
         raise FinesweepError(f"trial {trial} has no log: {path} is not there. It may not have begun, or ran elsewhere.")

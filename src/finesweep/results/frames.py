@@ -158,6 +158,13 @@ class Results:
         provenance: Mapping[str, Any] = read(self.url, lambda connection: sweep_row(connection, sweep).provenance)
         return provenance
 
+    def artifact_dir(self, sweep: str) -> Path:
+        """Give the folder of a sweep's files. Raises ResultsError where the database names none."""
+        folder = self.provenance(sweep).get("artifact_dir")
+        if not isinstance(folder, str) or not Path(folder).is_absolute():
+            raise ResultsError(f"what the database says of sweep {sweep!r} names no artifact folder: {folder!r}.")
+        return Path(folder)
+
     # --- queries, each in one transaction -----------------------------------------------------------------------
 
     def _sweeps(self, connection: sa.Connection) -> pd.DataFrame:

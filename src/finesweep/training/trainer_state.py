@@ -91,7 +91,7 @@ class _Packing:
 
     def pack(self, value: Any, where: str) -> Any:
         if isinstance(value, torch.Tensor):
-            return {_TENSOR: self._name(value)}
+            return {_TENSOR: self._name(value, where)}
         if isinstance(value, Mapping):
             return {_PAIRS: [[self._key(key, where), self.pack(item, where)] for key, item in value.items()]}
         if isinstance(value, tuple):
@@ -104,9 +104,9 @@ class _Packing:
             return value
         raise _unknown(value, where)
 
-    def _name(self, tensor: torch.Tensor) -> str:
+    def _name(self, tensor: torch.Tensor, where: str) -> str:
         if id(tensor) not in self._names:
-            self._names[id(tensor)] = name = str(len(self.tensors))
+            self._names[id(tensor)] = name = f"{where}.{len(self.tensors)}"
             self._alive.append(tensor)
             self.tensors[name] = self._by_itself(tensor.detach().cpu().contiguous())
         return self._names[id(tensor)]

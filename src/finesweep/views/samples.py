@@ -26,7 +26,7 @@ def read_samples(known: Results, sweep: str, number: int, *, step: int | None = 
     """
     trial = known.trial(sweep, number)
     of = number if trial.reused_from is None else trial.reused_from
-    path = samples_path(Path(known.provenance(sweep)["artifact_dir"]), of)
+    path = samples_path(known.artifact_dir(sweep), of)
     by_key = {(row["step"], row["row"]): row for row in _rows(path)}  # what was told again stands in the last place
     steps = sorted({at for at, _ in by_key})
     if not steps:
