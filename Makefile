@@ -43,6 +43,7 @@ benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, 
 	$(BIN)/python benchmarks/head_sweep.py
 	$(BIN)/python benchmarks/head_sweep.py --trials 64 --epochs 10 --peers "Ray Tune + Trainer"
 	$(BIN)/python benchmarks/empty_trials.py --trials 10000
+	$(BIN)/python benchmarks/simulated_faults.py
 	$(BIN)/python benchmarks/document.py
 
 clean:  ## Remove what the other targets have made.

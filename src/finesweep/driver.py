@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -72,8 +73,9 @@ class Driver:
         listeners: Sequence[Listener],
         view: View,
         clock: Callable[[], float] = time.monotonic,
+        copying: Executor | None = None,
     ) -> None:
-        """Listeners hear of events in order, after they were stored."""
+        """Listeners hear of events in order, after they were stored. Optuna's tables are written by `copying`."""
         self._spec = spec
         self._writer = writer
         self._view = view
@@ -84,7 +86,7 @@ class Driver:
         self._signal: str | None = None
         self._is_stopping = False
         self.broker = make_broker(self._hear)
-        self._mirror = OptunaMirror(writer.url, self.broker.study)
+        self._mirror = OptunaMirror(writer.url, self.broker.study, copying=copying)
         self._looked_s = self._renewed_s = self._began_s = clock()
         standing = writer.standing(spec.name)
         self._used_before_s = standing.seconds_used

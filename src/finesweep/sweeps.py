@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -114,7 +115,7 @@ def run(
         )
         writer.create_sweep(spec, grid=grid, provenance=provenance)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return _drive(spec, place, grid, make_backend, writer=writer, view=view)
+        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view)
 
 
 def resume(
@@ -151,7 +152,7 @@ def resume(
         _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return _drive(spec, place, grid, make_backend, writer=writer, view=view, take_over=take_over)
+        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view, take_over=take_over)
 
 
 def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
@@ -241,7 +242,7 @@ def driver_pid(name: str, *, url: str) -> int | None:
 # --- putting a drive together ------------------------------------------------------------------------------------
 
 
-def _drive(
+def drive_stored(
     spec: SweepSpec,
     place: Place,
     grid: Grid,
@@ -250,9 +251,16 @@ def _drive(
     writer: ResultsWriter,
     view: View,
     take_over: bool = False,
+    holder: Holder | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    copying: Executor | None = None,
 ) -> SweepEnd:
+    """Drive a sweep that is in the database, from its lease to its end, as this process or as a simulated `holder`.
+
+    Raises what `resume` raises.
+    """
     name = spec.name
-    writer.acquire(name, Holder.this_process(), take_over=take_over)
+    writer.acquire(name, holder or Holder.this_process(), take_over=take_over)
     try:
         history = writer.history(name)
         n_trials = writer.standing(name).budget_trials
@@ -280,7 +288,13 @@ def _drive(
             )
 
         driver = Driver(
-            spec, writer=writer, make_broker=make_broker, listeners=[retention, TrackerProblems(view.say)], view=view
+            spec,
+            writer=writer,
+            make_broker=make_broker,
+            listeners=[retention, TrackerProblems(view.say)],
+            view=view,
+            clock=clock,
+            copying=copying,
         )
         return driver.drive(make_backend())
     except SweepHeldError:

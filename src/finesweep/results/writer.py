@@ -211,14 +211,16 @@ class ResultsWriter:
             _update(connection, row, expires_at=self._clock() + lease.LEASE_S)
 
     def release(self, name: str) -> None:
-        """Give the lease back, if it is still this writer's."""
+        """Give the lease back if it is still this writer's; attempts left open are ABANDONED, as a dead holder's."""
         epoch = self._epochs.pop(name, None)
+        mine = sa.select(sweeps).where(sweeps.c.name == name, sweeps.c.epoch == epoch).with_for_update()
         with self._transaction() as connection:
-            connection.execute(
-                sa.update(sweeps)
-                .where(sweeps.c.name == name, sweeps.c.epoch == epoch)
-                .values(holder_host=None, holder_pid=None, holder_started=None, held_since=None, expires_at=None)
-            )
+            row = connection.execute(mine).first()
+            if row is None:
+                return
+            abandon_open(connection, row.id, reason=f"its driver ended: {_holder_text(row)}")
+            nobody = dict.fromkeys(("holder_host", "holder_pid", "holder_started", "held_since", "expires_at"))
+            _update(connection, row, **nobody)
 
     # --- events -------------------------------------------------------------------------------------------------
 

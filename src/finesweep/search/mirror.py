@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import takewhile
 from typing import ParamSpec, TypeVar
 
@@ -52,11 +52,12 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
 class OptunaMirror:
     """Copies a study's trials into an RDB, in the order of their numbers. Its failures are ResultsErrors.
 
-    While the sweep runs a thread of its own copies, so that no report waits for it.
+    While the sweep runs a thread of its own copies, so that no report waits for it; or `copying`, which must do one
+    thing at a time.
     """
 
     @_translated
-    def __init__(self, url: str, study: Study) -> None:
+    def __init__(self, url: str, study: Study, *, copying: Executor | None = None) -> None:
         self._study = study
         self._storage = _open_storage(url)
         copy = optuna.create_study(
@@ -67,7 +68,7 @@ class OptunaMirror:
         )
         self._study_id = self._storage.get_study_id_from_name(copy.study_name)
         self._turns: deque[Future[None]] = deque()  # of the thread; the first may be at work or have failed
-        self._copying: ThreadPoolExecutor | None = None
+        self._copying = copying
         self._is_closed = False
         self._n_copied = count_trials(self._storage, self._study_id)
         if self._n_copied > len(self._trials()):

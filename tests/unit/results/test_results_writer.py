@@ -162,6 +162,16 @@ def test_a_released_lease_is_free(writer: ResultsWriter) -> None:
     writer.acquire("tickets", other(2))
 
 
+def test_a_driver_that_stops_at_once_leaves_nothing_running(writer: ResultsWriter, trial_events: Events) -> None:
+    writer.acquire("tickets", other(1))
+    writer.listener("tickets")(trial_events(0, [0.5], state=None))
+    writer.release("tickets")
+    [attempt] = open_results(writer.url).attempts("tickets").to_dict("records")
+    assert (attempt["ending"], attempt["reason"]) == ("abandoned", "its driver ended: process 1 on elsewhere")
+    [record] = writer.history("tickets").trials
+    assert (record.state, record.n_retries) == (TrialState.INTERRUPTED, 0)
+
+
 def test_a_replaced_driver_can_write_nothing_more(writer: ResultsWriter, clock: Clock, trial_events: Events) -> None:
     writer.acquire("tickets", other(1))
     listener = writer.listener("tickets")
