@@ -18,7 +18,7 @@ ONE, TWO = (ACCURACY,), (ACCURACY, SIZE)
 NONE, ASHA = {"type": "none"}, {"type": "asha"}
 STUDIES = [
     *((sampler, pruner, ONE, 0, 1) for sampler in ("random", "tpe") for pruner in (NONE, ASHA)),
-    *((sampler, ASHA, ONE, 1, 1) for sampler in ("random", "tpe")),
+    ("tpe", ASHA, ONE, 1, 1),
     ("tpe", ASHA, TWO, 0, 1),
     ("tpe", ASHA, ONE, 0, 3),
     ("nsga2", ASHA, TWO, 0, 3),
@@ -48,7 +48,7 @@ def test_a_sweep_survives_the_death_of_its_driver_after_any_event(
     n_lanes: int,
 ) -> None:
     """The database as it was after each event, and the checkpoints, are what a death there leaves."""
-    unbroken = simulate(workload(sampler, pruner, objectives, seed, n_lanes))
+    unbroken = simulate(workload(sampler, pruner, objectives, seed, n_lanes, n_trials=6))
     left: list[Simulation] = []
 
     def keep_copy() -> None:
@@ -58,7 +58,7 @@ def test_a_sweep_survives_the_death_of_its_driver_after_any_event(
 
     unbroken.run(on_event=keep_copy)
     assert unbroken.broken == []
-    assert len(left) > 3 * 8
+    assert len(left) > 3 * 6
     for resumed in left:
         resumed.run()
         assert resumed.broken == []
@@ -117,7 +117,7 @@ def test_with_one_slot_kills_change_no_trial_that_was_drawn(
     spec = simulated_spec(sampler, pruner, seed=0, retries=1)
     unbroken = simulate(Workload(spec, n_slots=1))
     unbroken.run()
-    for at in (5, 12, 20):
+    for at in (5, 15):
         kills = FaultPlan(((Strike(Fault.KILLED_AFTER, at),), (Strike(Fault.KILLED_BEFORE, 7),)))
         resumed = simulate(Workload(spec, n_slots=1), kills)
         n_drawn = run_and_count_first_draws(resumed)
