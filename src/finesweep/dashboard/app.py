@@ -22,7 +22,7 @@ from finesweep.dashboard import compare, home, sweep, trial
 from finesweep.dashboard.cached import CachedResults
 from finesweep.dashboard.guard import Guard
 from finesweep.dashboard.page import rendered, results_of
-from finesweep.errors import FinesweepError, ResultsError, SweepNameError
+from finesweep.errors import ExportError, FinesweepError, ResultsError, SpecError, SweepNameError
 
 STATIC = Path(__file__).parent / "static"
 
@@ -70,9 +70,19 @@ def _page(answer: Callable[[Request], Response]) -> Callable[[Request], Response
         try:
             return _with_tag(request, answer(request))
         except FinesweepError as error:
-            return _error_page(request, str(error), 404 if isinstance(error, SweepNameError) else 503)
+            return _error_page(request, str(error), _status(error))
 
     return answered
+
+
+def _status(error: FinesweepError) -> int:
+    match error:
+        case SweepNameError():
+            return 404
+        case ExportError() | SpecError():
+            return 409  # what is asked for is there, but not so that it can be given
+        case _:
+            return 503
 
 
 def _data(answer: Callable[[Request], str]) -> Callable[[Request], Response]:

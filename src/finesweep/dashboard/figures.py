@@ -151,9 +151,8 @@ def parallel_lines(results: Results, sweep: str) -> dict[str, Any]:
         values = trials[parameter_column(name)]
         is_number = numeric_span(parameter) is not None and not values.isna().any()
         axis = parameter_axis(name, values, parameter)
-        literals = (
-            None if is_number else {choice_text(value): _literal(value) for value in values if not pd.isna(value)}
-        )
+        known = {choice_text(value): _literal(value) for value in values.dropna().tolist()}
+        literals = None if is_number else known
         axes.append(_axis(axis, column=parameter_column(name), literals=literals))
     low, high = float(trials["value"].min()), float(trials["value"].max())
     value = {

@@ -36,6 +36,7 @@ from finesweep.views.tables import best_first, trials_table
 ROWS = 100  # of the table of trials, on a page
 MOST_GROUPS = 20  # of failures
 MOST_RUNNING = 50
+MOST_BARS = 1000  # attempts in the timeline, the last ones
 CURVE_WIDTH = 24  # characters
 
 
@@ -70,6 +71,7 @@ def page(request: Request) -> Response:
             n_trials=len(trials),
             most_curves=MOST_CURVES,
             most_lines=MOST_LINES,
+            most_bars=MOST_BARS,
         )
     )
 
@@ -110,7 +112,7 @@ def figure(request: Request) -> str:
             case "slice":
                 drawn = slice_figure(results, sweep, asked or "")
             case "timeline":
-                drawn = results.plot.timeline(sweep)
+                drawn = results.plot.timeline(sweep, last=MOST_BARS)
             case "pareto":
                 drawn = results.plot.pareto(sweep)
             case "best-so-far":

@@ -211,6 +211,8 @@ def _text(value: Any) -> str:
             return f"{value:,}"
         case str():
             return value
+        case list() if all(isinstance(item, str | int) for item in value):
+            return ", ".join(map(str, value))
         case _:
             try:
                 return json.dumps(value, ensure_ascii=False)

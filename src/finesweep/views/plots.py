@@ -85,13 +85,18 @@ class Plots:
         line = {"color": trials["value"], "colorscale": "Cividis", "showscale": True}
         return new_figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
 
-    def timeline(self, sweep: str) -> Figure:
-        """Draw which attempt was where when: a row for each worker, idle time left blank."""
+    def timeline(self, sweep: str, *, last: int | None = None) -> Figure:
+        """Draw which attempt was where when: a row for each worker, idle time left blank.
+
+        With `last` only so many attempts, those that began last.
+        """
         attempts = self.results.attempts(sweep)
         ended = attempts[attempts["ended_at"].notna()]
         if ended.empty:
             raise ResultsError(f"sweep {sweep!r} has no attempt that has ended yet.")
         states = self.results.trials(sweep).set_index("number")["state"]
+        if last is not None:
+            ended = ended.sort_values("started_at").tail(last)
         began = attempts["started_at"].min()
         rows = ended.assign(
             begin_s=(ended["started_at"] - began).dt.total_seconds(),
