@@ -9,10 +9,12 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from finesweep.dashboard.app import make_app
 from finesweep.events import Event, Grid, TrialState
@@ -34,7 +36,12 @@ STUDY = {
     "pruner": {"type": "asha", "first_rung": 100, "reduction_factor": 2},
     "parameters": PARAMETERS,
 }
+DISTRIBUTIONS = {
+    "learning_rate": distribution_to_json(FloatDistribution(1e-6, 1e-1, log=True)),
+    "batch_size": distribution_to_json(CategoricalDistribution([8, 16, 32])),
+}
 N_COMPLETE = 24
+POINTS = "document.querySelector('#curves').data.flatMap(t => Array.from(t.y)).filter(y => y !== null).length"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,8 @@ def writer(
             if number >= N_COMPLETE:
                 values, state = [0.1], (TrialState.PRUNED, TrialState.FAILED)[number - N_COMPLETE]
             reason = None if state is TrialState.COMPLETE else "<img src=x onerror=alert(1)>"
-            events = trial_events(number, values, state=state, reason=reason, configuration=configuration)
+            suggested, *rest = trial_events(number, values, state=state, reason=reason, configuration=configuration)
+            events = [replace(suggested, distributions=DISTRIBUTIONS), *rest]
             opened.listener("tickets")(events)
             if number < 3:
                 opened.listener("other")(events)
@@ -143,6 +151,7 @@ def test_from_the_first_page_to_an_exported_configuration(open_page: Callable[..
     page.get_by_role("link", name="tickets").click()
     watched.plot("#curves")
 
+    page.locator("#parallel").scroll_into_view_if_needed()
     grip = page.locator("[data-axis=learning_rate]")
     grip.scroll_into_view_if_needed()
     box = grip.bounding_box()
@@ -183,16 +192,12 @@ def test_a_new_report_appears_without_a_reload(
     before = watched.n_points()
     watched.page.evaluate("() => { window.isTheSame = true; }")
     writer.listener("tickets")(trial_events(N_COMPLETE + 3, (0.2, 0.95)))
-    watched.page.wait_for_function(
-        "n => document.querySelector('#curves').data.flatMap(t => Array.from(t.y)).filter(y => y !== null).length === n",
-        arg=before + 2,
-    )
+    watched.page.wait_for_function(f"n => {POINTS} === n", arg=before + 2)
     watched.page.locator("#head", has_text=f"0.95 (trial {N_COMPLETE + 3})").wait_for()
     assert watched.page.evaluate("() => window.isTheSame") is True
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
 def test_pages_fit_their_width_and_follow_the_colour_scheme(
     open_page: Callable[..., Watched], width: int, scheme: str
 ) -> None:

@@ -233,13 +233,18 @@ function lost() {
 }
 
 async function refreshAll() {
-  for (const part of parts) await refreshPart(part);
-  if (curves) await refreshCurves();
+  const wanted = [];
   for (const plot of drawn) {
     if (!visible.has(plot)) plot.stale = true;
-    else if (plot === parallel) await refreshParallel();
-    else await refreshPlot(plot);
+    else wanted.push(plot === parallel ? refreshParallel : () => refreshPlot(plot));
   }
+  if (curves) wanted.push(refreshCurves);
+  // What may take long comes last; one after the other, so that a browser's few connections stay free.
+  const late = (part) => "atOnce" in part.dataset;
+  for (const part of [...parts].sort((a, b) => late(a) - late(b))) wanted.push(() => refreshPart(part));
+  let failure = null;
+  for (const refresh of wanted) await refresh().catch((error) => { failure = error; });
+  if (failure) throw failure;
 }
 
 const shown = document.querySelector("[data-mark-of]");
@@ -255,6 +260,7 @@ async function look() {
       if (!answer.ok) throw new Error(`${answer.status}`);
       const now = JSON.stringify(await answer.json());
       if (marks !== null && now !== marks) {
+        marks = now;
         await refreshAll();
         live.textContent = `News as of ${new Date().toLocaleTimeString()}.`;
       } else {
