@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -28,22 +29,27 @@ def serve(results: notebook.Results, *, host: str, port: int, token: str | None,
         token = secrets.token_urlsafe(24)
     config = uvicorn.Config(
         make_app(results, token=token),
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,  # its lines would hold the token
         server_header=False,
         proxy_headers=False,
     )
+    with _listening(host, port) as listening:
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/"
+        say(f"{redacted(results.url)} at {address if token is None else f'{address}?{PARAMETER}={token}'}")
+        say("Ctrl-C ends it.")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        listening = config.bind_socket()
-    except SystemExit:  # uvicorn's way to say that it cannot listen there; it has said why
-        raise ResultsError(f"port {port} of {host} cannot be listened at. Choose another with --port, or 0.") from None
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/"
-    say(f"{redacted(results.url)} at {address if token is None else f'{address}?{PARAMETER}={token}'}")
-    say("Ctrl-C ends it.")
-    uvicorn.Server(config).run(sockets=[listening])
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        raise ResultsError(
+            f"--host {host} --port {port}: {error.strerror or error}. Choose another port, 0 for a free one, or address."
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

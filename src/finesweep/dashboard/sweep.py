@@ -26,7 +26,7 @@ from finesweep.dashboard.page import Head, grid_of, rendered, results_of, sweep_
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
 from finesweep.results.objectives import value_text
-from finesweep.views.findings import findings
+from finesweep.views.findings import Finding, findings
 from finesweep.views.picture import configuration_text
 from finesweep.views.plots import importance_figure
 from finesweep.views.printing import sparkline
@@ -138,13 +138,17 @@ def _name(request: Request) -> str:
 def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
     mark = results.mark(sweep)  # raises for a name that is not there
     [line] = sweep_lines(results, sweep)
-    return {"line": line, "cost": cost_text(results, sweep), "mark": mark}
+    cost = results.kept.get(("cost", sweep), mark, lambda: cost_text(results, sweep))
+    return {"line": line, "cost": cost, "mark": mark}
 
 
 def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> dict[str, Any]:
     """Say what there is to say; what takes long, how sure the importances are, is left to a second request."""
-    importances = results.importances(sweep) if with_importance else pd.DataFrame()
-    return {"found": findings(results, sweep, importances)}
+
+    def make() -> tuple[Finding, ...]:
+        return findings(results, sweep, results.importances(sweep) if with_importance else pd.DataFrame())
+
+    return {"found": results.kept.get(("findings", sweep, with_importance), results.mark(sweep), make)}
 
 
 def _running(results: CachedResults, sweep: str) -> dict[str, Any]:

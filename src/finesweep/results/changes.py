@@ -26,7 +26,15 @@ def change_marks(connection: sa.Connection, sweep: str | None = None, *, now_s: 
     for row in rows:
         lease = lease_of(row)
         is_live = lease is not None and lease.is_live(now_s)
-        parts[row.id] = [row.state, row.epoch, row.budget_trials, row.end_reason, row.stop_requested_at, is_live]
+        parts[row.id] = [
+            row.id,
+            row.state,
+            row.epoch,
+            row.budget_trials,
+            row.end_reason,
+            row.stop_requested_at,
+            is_live,
+        ]
     own = [row.id for row in rows]
     counts = sa.select(trials.c.sweep_id, trials.c.state, sa.func.count(), sa.func.max(trials.c.value))
     running = sa.select(trials.c.sweep_id, trials.c.number).where(trials.c.state == TrialState.RUNNING).subquery()

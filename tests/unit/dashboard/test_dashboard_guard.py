@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from tests.unit.dashboard.conftest import LOOPBACK
@@ -144,6 +150,30 @@ def test_an_address_of_others_always_has_a_token(results: Results) -> None:
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.0.2.1", "example.org", "")] == [False] * 5
     with pytest.raises(ResultsError, match="at least 16"):
         serve(results, host="127.0.0.1", port=0, token="short", say=print)
+
+
+def test_a_port_that_is_taken_is_said_in_words(results: Results) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ResultsError, match="in use. Choose another port"):
+            serve(results, host="127.0.0.1", port=taken.getsockname()[1], token=None, say=print)
+
+
+def test_the_command_line_makes_a_token_for_an_address_of_others(results: Results) -> None:
+    """And Ctrl-C ends it."""
+    command = [sys.executable, "-m", "finesweep", "dashboard", results.url, "--host", "0.0.0.0", "--port", "0"]
+    quiet = {name: value for name, value in os.environ.items() if name != "FINESWEEP_DASHBOARD_TOKEN"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet) as served:
+        assert served.stderr is not None
+        said = served.stderr.readline()
+        port, token = re.findall(r"http://0.0.0.0:(\d+)/\?token=(\S+)", said)[0]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as asking:
+            assert asking.get("/").status_code == 401
+            assert asking.get("/", params={"token": token}).status_code == 303
+            assert "tickets" in asking.get("/").text
+        served.send_signal(signal.SIGINT)
+        assert served.wait(20) in (0, 130)
 
 
 def test_nothing_is_written_to_the_database(client: TestClient, writer: ResultsWriter, tmp_path: Path) -> None:
