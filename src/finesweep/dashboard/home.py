@@ -85,7 +85,7 @@ def _line(results: Results, row: dict[str, Any], heard: Any, now_s: float) -> Sw
         direction=str(row["direction"]),
         n_ended=sum(int(row[state]) for state in ("complete", "pruned", "failed")),
         n_budget=int(row["budget_trials"]),
-        counts=", ".join(f"{row[state]} {state}" for state in counted if row[state]),
+        counts=", ".join(f"{row[state]:,} {state}" for state in counted if row[state]),
         time=duration_text(float(row["seconds_used"])),
         driver=driver,
         heard=None if at is None else age_text(now_s - at),

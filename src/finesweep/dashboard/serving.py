@@ -48,7 +48,7 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family)
     except OSError as error:
         raise ResultsError(
-            f"--host {host} --port {port}: {error.strerror or error}. Choose another port, 0 for a free one, or address."
+            f"--host {host} --port {port}: {error.strerror or error}. Choose another port, 0 for a free one."
         ) from None
 
 

@@ -156,7 +156,7 @@ def test_a_port_that_is_taken_is_said_in_words(results: Results) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ResultsError, match="in use. Choose another port"):
+        with pytest.raises(ResultsError, match="already in use"):
             serve(results, host="127.0.0.1", port=taken.getsockname()[1], token=None, say=print)
 
 

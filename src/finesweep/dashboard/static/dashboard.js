@@ -88,7 +88,7 @@ function themed(layout) {
   made.legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, ...(layout.legend ?? {}), title: { text: "" } };
   const tickfont = { size: innerWidth < 600 ? 10 : 12 };
   for (const axis of ["xaxis", "yaxis"]) {
-    made[axis] = { automargin: true, exponentformat: "power", tickfont, gridcolor: line, zerolinecolor: line, linecolor: line, ...(layout[axis] ?? {}) };
+    made[axis] = { automargin: true, exponentformat: layout[axis]?.type === "log" ? "power" : axis === "yaxis" ? "e" : "B", tickfont, gridcolor: line, zerolinecolor: line, linecolor: line, ...(layout[axis] ?? {}) };
   }
   return made;
 }
