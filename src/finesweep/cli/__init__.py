@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import artifacts, checking, comparing, database, life, looking, starting
+from finesweep.cli import artifacts, checking, comparing, dashboard, database, life, looking, starting
 from finesweep.cli.talk import MORE_ARGUMENTS, say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -83,6 +83,7 @@ for verb in (
     comparing.compare,
     comparing.diff,
     comparing.report,
+    dashboard.dashboard,
     looking.export,
     database.migrate,
     artifacts.artifacts,

@@ -17,9 +17,13 @@ FORMAT = 1  # of the file; raised when a key changes its meaning
 
 def export_json(record: ExportRecord, path: Path, *, force: bool = False) -> None:
     """Write the record to `path`, whole. Raises ExportError if a file is there, unless forced."""
+    write_whole(path, export_text(record).encode(), force=force)
+
+
+def export_text(record: ExportRecord) -> str:
+    """Write the record as the text of the file."""
     content = {"finesweep_export": FORMAT, **asdict(record)}
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, f"{text}\n".encode(), force=force)
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

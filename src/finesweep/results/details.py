@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,9 +24,11 @@ from finesweep.results.values import metrics_from_json
 _POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
 
 
-def points_frame(connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
+def points_frame(connection: sa.Connection, sweep: str | None, numbers: Collection[int] | None = None) -> pd.DataFrame:
     names = {row.id: row.name for row in sweep_rows(connection, sweep)}
     query = sa.select(*(reports.c[name] for name in _POINT_FIELDS))
+    if numbers is not None:
+        query = query.where(reports.c.number.in_([*numbers]))
     values: tuple[list[Any], ...] = tuple([] for _ in POINT_COLUMNS)
     for sweep_id, *shared, text in connection.execute(of_sweeps(query, reports, names).order_by(reports.c.step)):
         metrics = metrics_from_json(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,9 @@ class Results:
         """List the trials of one sweep or of all, with a column for each parameter."""
         return read(self.url, lambda connection: self._trials(connection, sweep))
 
-    def points(self, sweep: str | None = None) -> pd.DataFrame:
-        """List every reported metric, one a row."""
-        return read(self.url, lambda connection: points_frame(connection, sweep))
+    def points(self, sweep: str | None = None, *, numbers: Collection[int] | None = None) -> pd.DataFrame:
+        """List every reported metric, one a row; with `numbers`, of those trials alone."""
+        return read(self.url, lambda connection: points_frame(connection, sweep, numbers))
 
     def metrics(self, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
         """Give metrics of each trial that reported: at the step of its value, or at its last report if it has none."""

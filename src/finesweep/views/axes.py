@@ -26,20 +26,20 @@ _LOG_STEPS = (1, 2, 5)
 
 def parameter_axis(name: str, values: pd.Series[Any], parameter: Parameter) -> dict[str, Any]:
     """Make a dimension of plotly's Parcoords of the trials' values of a parameter, missing where it does not apply."""
-    match _span(parameter):
+    match numeric_span(parameter):
         case low, high, is_log if not values.isna().any():
             return {"label": name, **_numbers(values.astype(float), low, high, is_log=is_log)}
         case _:
             return {"label": name, **_places(values, _choices(parameter))}
 
 
-def _span(parameter: Parameter) -> tuple[float, float, bool] | None:
+def numeric_span(parameter: Parameter) -> tuple[float, float, bool] | None:
     """Give the lowest and the highest value of a numeric parameter, over all of its branches; None for another one."""
     match parameter:
         case FloatParameter() | IntParameter():
             return parameter.low, parameter.high, parameter.log
         case BranchedParameter():
-            spans = [_span(branch) for branch in parameter.branches.values()]
+            spans = [numeric_span(branch) for branch in parameter.branches.values()]
             known = [span for span in spans if span is not None]
             if not known or len(known) < len(spans):
                 return None
@@ -77,8 +77,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _places(values: pd.Series[Any], choices: Sequence[Any]) -> Mapping[str, Any]:
     """Give each value a place: the study's choices in their order, then whatever else there is."""
-    texts = [NONE if pd.isna(value) else _text(value) for value in values]
-    names = list(dict.fromkeys([*map(_text, choices), *sorted({*texts})]))
+    texts = [NONE if pd.isna(value) else choice_text(value) for value in values]
+    names = list(dict.fromkeys([*map(choice_text, choices), *sorted({*texts})]))
     return {
         "values": [names.index(text) for text in texts],
         "tickvals": list(range(len(names))),
@@ -87,5 +87,5 @@ def _places(values: pd.Series[Any], choices: Sequence[Any]) -> Mapping[str, Any]
     }
 
 
-def _text(value: object) -> str:
+def choice_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

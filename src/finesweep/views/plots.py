@@ -6,7 +6,7 @@ Colours are of the Okabe-Ito palette, which colour-blind people can tell apart; 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -43,32 +43,33 @@ class Plots:
 
     results: Results
 
-    def curves(self, sweep: str, *, metric: str | None = None) -> Figure:
+    def curves(self, sweep: str, *, metric: str | None = None, numbers: Collection[int] | None = None) -> Figure:
         """Draw each trial's reports of a metric, by default the objective, against the examples it had seen.
 
         Pruned trials are thin, the incumbent is bold, rungs are marked where they are the same for all trials.
+        `numbers` are those trials to draw beside the incumbent; all without.
         """
         study = self.results.spec(sweep).study
         name = metric or study.objective.metric
-        points = self.results.points(sweep)
+        best = self.results.best(sweep)
+        leaders = () if best is None else (best.number if best.reused_from is None else best.reused_from,)
+        points = self.results.points(sweep, numbers=None if numbers is None else {*numbers, *leaders})
         points = points[points["metric"] == name]
         if points.empty:
             raise ResultsError(f"sweep {sweep!r} has no report of {name!r} to draw yet.")
         trials = self.results.trials(sweep).set_index("number", drop=False)
-        best = self.results.best(sweep)
         parameters = [parameter_column(parameter) for parameter in study.parameters]
-        figure = _new_figure()
+        figure = new_figure()
         for state in dict.fromkeys(trials["state"]):
-            numbers = [n for n in trials.index[trials["state"] == state] if best is None or n != best.number]
+            numbers = [n for n in trials.index[trials["state"] == state] if n not in leaders]
             _add_curves(figure, points, trials, numbers, parameters, state=state, name=state)
         if best is not None:
-            worker = best.number if best.reused_from is None else best.reused_from
             label = f"best: trial {best.number}"
-            _add_curves(figure, points, trials, [worker], parameters, state="COMPLETE", name=label, is_best=True)
+            _add_curves(figure, points, trials, leaders, parameters, state="COMPLETE", name=label, is_best=True)
         for rung in _rungs(study, self.results.grid(sweep)):
             if rung <= points["examples_seen"].max():
                 figure.add_vline(x=rung, line={"color": QUIET, "width": 1, "dash": "dot"})
-        figure.update_layout(xaxis_title="examples seen", yaxis_title=name, legend_title="trials")
+        figure.update_layout(xaxis_title="examples seen", yaxis_title=plain(name), legend_title="trials")
         return figure
 
     def parallel(self, sweep: str) -> Figure:
@@ -80,25 +81,30 @@ class Plots:
             parameter_axis(name, trials[parameter_column(name)], parameter)
             for name, parameter in study.parameters.items()
         ]
-        value = {"label": study.objective.metric, "values": trials["value"]}
+        value = {"label": plain(study.objective.metric), "values": trials["value"]}
         line = {"color": trials["value"], "colorscale": "Cividis", "showscale": True}
-        return _new_figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
+        return new_figure(go.Parcoords(line=line, dimensions=[*dimensions, value]))
 
-    def timeline(self, sweep: str) -> Figure:
-        """Draw which attempt was where when: a row for each worker, idle time left blank."""
+    def timeline(self, sweep: str, *, last: int | None = None) -> Figure:
+        """Draw which attempt was where when: a row for each worker, idle time left blank.
+
+        With `last` only so many attempts, those that began last.
+        """
         attempts = self.results.attempts(sweep)
         ended = attempts[attempts["ended_at"].notna()]
         if ended.empty:
             raise ResultsError(f"sweep {sweep!r} has no attempt that has ended yet.")
         states = self.results.trials(sweep).set_index("number")["state"]
+        if last is not None:
+            ended = ended.sort_values("started_at").tail(last)
         began = attempts["started_at"].min()
         rows = ended.assign(
             begin_s=(ended["started_at"] - began).dt.total_seconds(),
             taken_s=(ended["ended_at"] - ended["started_at"]).dt.total_seconds().clip(lower=0),
-            slot=[_slot(facts) for facts in ended["facts"]],
+            slot=[plain(_slot(facts)) for facts in ended["facts"]],
             state=[states[number] for number in ended["number"]],
         )
-        figure = _new_figure()
+        figure = new_figure()
         for state, of_state in rows.groupby("state", sort=False):
             figure.add_bar(
                 base=of_state["begin_s"],
@@ -123,7 +129,7 @@ class Plots:
             raise ResultsError(f"sweep {sweep!r} has one objective, {objectives[0].metric}; a front needs two.")
         trials = _complete(self.results, sweep)
         first, second = objectives[:2]
-        figure = _new_figure()
+        figure = new_figure()
         for is_front, label in ((False, "beaten"), (True, "front")):
             chosen = trials[trials[ON_FRONT].fillna(value=False) == is_front]
             figure.add_scatter(
@@ -151,7 +157,7 @@ def importance_figure(sweep: str, importances: pd.DataFrame) -> Figure:
     share = rising["importance"]
     bars = go.Bar(
         x=share,
-        y=rising["parameter"],
+        y=[plain(name) for name in rising["parameter"]],
         orientation="h",
         marker={"color": COLOURS["COMPLETE"]},
         error_x={
@@ -161,9 +167,14 @@ def importance_figure(sweep: str, importances: pd.DataFrame) -> Figure:
             "arrayminus": (share - rising["low"]).clip(lower=0),
         },
     )
-    figure = _new_figure(bars)
+    figure = new_figure(bars)
     figure.update_layout(xaxis_title="share of importance")
     return figure
+
+
+def plain(text: str) -> str:
+    """Keep plotly from reading tags in a text."""
+    return escape(text, quote=False)
 
 
 def _graph_objects() -> Any:  # Any: plotly is untyped
@@ -174,7 +185,8 @@ def _graph_objects() -> Any:  # Any: plotly is untyped
     return graph_objects
 
 
-def _new_figure(*traces: Any) -> Any:
+def new_figure(*traces: Any) -> Any:  # Any: plotly is untyped
+    """Make a figure in our style. Raises ResultsError without plotly."""
     figure = _graph_objects().Figure(list(traces))
     figure.update_layout(template="plotly_white", margin={"t": 40, "r": 20, "b": 50})
     return figure
@@ -219,7 +231,7 @@ def _add_curves(
         given = {p: row[p] for p in parameters if not pd.isna(row[p])}
         xs += [*curve["examples_seen"], None]
         ys += [value if math.isfinite(value) else None for value in curve["value"]] + [None]
-        texts += [escape(f"trial {number}: {configuration_text(given)}")] * (len(curve) + 1)  # plotly reads tags
+        texts += [plain(f"trial {number}: {configuration_text(given)}")] * (len(curve) + 1)
     if not xs:
         return
     width = 4 if is_best else _WIDTHS.get(state, 0.75)
@@ -253,4 +265,4 @@ def _slot(facts: Mapping[str, Any]) -> str:
 
 
 def _axis(objective: Objective) -> str:
-    return f"{objective.metric} ({objective.direction})"
+    return plain(f"{objective.metric} ({objective.direction})")

@@ -33,9 +33,9 @@ def show(table: Table, console: Console) -> None:
 def rich_table(table: Table) -> RichTable:
     """Make what a terminal shows."""
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns, cells = _visible(table)
+    columns, cells = shown_cells(table)
     for column in columns:
-        shown.add_column(Text(column.header), justify="left" if _is_left(column) else "right")
+        shown.add_column(Text(column.header), justify="left" if is_left(column) else "right")
     for row in zip(*cells, strict=True):
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return shown
@@ -43,15 +43,15 @@ def rich_table(table: Table) -> RichTable:
 
 def plain_text(table: Table) -> str:
     """Write a table as aligned lines: a header, then the rows. No colours, no lines, no trailing blanks."""
-    columns, cells = _visible(table)
+    columns, cells = shown_cells(table)
     aligned = [_aligned(column, [column.header, *texts]) for column, texts in zip(columns, cells, strict=True)]
     return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
 
 
 def html_table(table: Table) -> str:
     """Write a table as HTML, for a notebook; whatever it holds is text."""
-    columns, cells = _visible(table)
-    sides = ["left" if _is_left(column) else "right" for column in columns]
+    columns, cells = shown_cells(table)
+    sides = ["left" if is_left(column) else "right" for column in columns]
     head = "".join(f'<th style="text-align: {s}">{escape(c.header)}</th>' for c, s in zip(columns, sides, strict=True))
     rows = (
         "".join(f'<td style="text-align: {s}">{escape(cell)}</td>' for cell, s in zip(row, sides, strict=True))
@@ -112,7 +112,8 @@ def bytes_text(n_bytes: float) -> str:
     return f"{n_bytes / 1024:.1f} TiB"
 
 
-def _visible(table: Table) -> tuple[list[Column], list[list[str]]]:
+def shown_cells(table: Table) -> tuple[list[Column], list[list[str]]]:
+    """Give the columns that people are shown, and of each its cells as text."""
     columns, cells = [], []
     for column in (column for column in table.columns if column.is_printed):
         values = [row[column.key] for row in table.rows]
@@ -150,10 +151,11 @@ def _text(value: Any) -> str:
 def _aligned(column: Column, texts: Sequence[str]) -> list[str]:
     width = max(map(cell_len, texts))
     blanks = [" " * (width - cell_len(text)) for text in texts]
-    if _is_left(column):
+    if is_left(column):
         return [text + blank for text, blank in zip(texts, blanks, strict=True)]
     return [blank + text for text, blank in zip(texts, blanks, strict=True)]
 
 
-def _is_left(column: Column) -> bool:
+def is_left(column: Column) -> bool:
+    """Tell whether a column is text, and not numbers that align at the right."""
     return column.kind in ("text", "mark")

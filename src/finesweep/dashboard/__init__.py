@@ -1,0 +1,1 @@
+"""A local web page over one results database: sweeps, trials and comparisons, live and read-only."""

@@ -1,0 +1,98 @@
+"""Who may ask: the token, the Host header, and what every answer says to the browser.
+
+An ASGI middleware around the whole app. Knows nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "finesweep_token"
+PARAMETER = "token"  # of the query, once; then the cookie has it
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",  # plotly.js writes its own rules into the page, and leaves without them
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Let through what may ask. Without a token only requests to a name of the loopback are answered.
+
+    A name that a stranger's page resolves to 127.0.0.1 (DNS rebinding) is none of these.
+    """
+
+    app: ASGIApp
+    token: str | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        refusal = self._refusal(HTTPConnection(scope))
+        await (self.app if refusal is None else refusal)(scope, receive, send_guarded)
+
+    def _refusal(self, asked: HTTPConnection) -> Response | None:
+        if asked.scope["method"] not in ("GET", "HEAD"):
+            return PlainTextResponse("This dashboard only reads.\n", 405, headers={"Allow": "GET, HEAD"})
+        if self.token is None:
+            name = host_name(asked.headers.get("host", ""))
+            if name in LOOPBACK_NAMES:
+                return None
+            return PlainTextResponse("Open this dashboard as http://127.0.0.1 or http://localhost.\n", 421)
+        given = asked.query_params.get(PARAMETER)
+        if given is not None and _same(given, self.token):
+            rest = asked.url.remove_query_params(PARAMETER)
+            answer = RedirectResponse(f"/{rest.path.lstrip('/')}" + (f"?{rest.query}" if rest.query else ""), 303)
+            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", path="/")
+            return answer
+        if given is None and _same(asked.cookies.get(COOKIE, ""), self.token):
+            return None
+        return PlainTextResponse(
+            "This dashboard needs its token: open the address that `finesweep dashboard` printed.\n", 401
+        )
+
+
+def host_name(header: str) -> str:
+    """Take the name out of a Host header, without the port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.rpartition(":")[0].lower() if header.count(":") == 1 else header.lower()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

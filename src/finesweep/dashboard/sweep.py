@@ -1,0 +1,246 @@
+"""The page of a sweep: findings, running trials, plots, the table of trials, failures. And its parts, one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from finesweep.dashboard.cached import CachedResults
+from finesweep.dashboard.figures import (
+    MOST_CURVES,
+    MOST_LINES,
+    best_so_far_figure,
+    figure_json,
+    parallel_lines,
+    sample,
+    slice_figure,
+)
+from finesweep.dashboard.home import cost_text, sweep_lines
+from finesweep.dashboard.page import Head, grid_of, rendered, results_of, sweep_link, trial_link, with_query
+from finesweep.errors import ResultsError
+from finesweep.events import TrialState
+from finesweep.results.objectives import value_text
+from finesweep.views.findings import Finding, findings
+from finesweep.views.picture import configuration_text
+from finesweep.views.plots import importance_figure
+from finesweep.views.printing import sparkline
+from finesweep.views.selection import Selection
+from finesweep.views.tables import best_first, trials_table
+
+ROWS = 100  # of the table of trials, on a page
+MOST_GROUPS = 20  # of failures
+MOST_RUNNING = 50
+MOST_BARS = 1000  # attempts in the timeline, the last ones
+CURVE_WIDTH = 24  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Trials that failed for one reason, and what the last of them said."""
+
+    reason: str
+    numbers: tuple[int, ...]
+    traceback: str | None
+
+
+def page(request: Request) -> Response:
+    """Show a sweep."""
+    results, sweep = results_of(request), _name(request)
+    study = results.spec(sweep).study
+    trials = results.trials(sweep)
+    metrics = _metrics(results, sweep, trials)
+    return HTMLResponse(
+        rendered(
+            "sweep.html",
+            request,
+            sweep=sweep,
+            **_head(results, sweep),
+            **_findings(results, sweep, with_importance=False),
+            **_running(results, sweep),
+            **_trials(request, results, sweep),
+            **_failures(results, sweep),
+            metrics=metrics,
+            parameters=list(study.parameters),
+            has_front=len(study.objectives) > 1,
+            n_trials=len(trials),
+            most_curves=MOST_CURVES,
+            most_lines=MOST_LINES,
+            most_bars=MOST_BARS,
+        )
+    )
+
+
+def part(request: Request) -> Response:
+    """Give a part of the page, to be put in place of the one shown."""
+    results, sweep, name = results_of(request), _name(request), request.path_params["part"]
+    match name:
+        case "head":
+            values = _head(results, sweep)
+        case "findings":
+            values = _findings(results, sweep, with_importance=True)
+        case "running":
+            values = _running(results, sweep)
+        case "trials":
+            values = _trials(request, results, sweep)
+        case "failures":
+            values = _failures(results, sweep)
+        case _:
+            raise HTTPException(404)
+    return HTMLResponse(rendered(f"_{name}.html", request, sweep=sweep, **values))
+
+
+def figure(request: Request) -> str:
+    """Give a plot as plotly reads it. Raises ResultsError where there is nothing to draw."""
+    results, sweep, name = results_of(request), _name(request), request.path_params["figure"]
+    asked = request.query_params.get("of")
+
+    def make() -> str:
+        match name:
+            case "curves":
+                study = results.spec(sweep).study
+                maximize = study.objective.direction == "maximize"
+                numbers = sample(results.trials(sweep), MOST_CURVES, maximize=maximize)
+                drawn = results.plot.curves(sweep, metric=asked, numbers=numbers)
+            case "importance":
+                drawn = importance_figure(sweep, results.importances(sweep))
+            case "slice":
+                drawn = slice_figure(results, sweep, asked or "")
+            case "timeline":
+                drawn = results.plot.timeline(sweep, last=MOST_BARS)
+            case "pareto":
+                drawn = results.plot.pareto(sweep)
+            case "best-so-far":
+                drawn = best_so_far_figure(results, [sweep], "trials")
+            case _:
+                raise ResultsError(f"There is no plot {name!r}.")
+        return figure_json(drawn)
+
+    return results.kept.get(("figure", sweep, name, asked), results.mark(sweep), make)
+
+
+def parallel(request: Request) -> str:
+    """Give the lines of the parallel coordinates."""
+    results, sweep = results_of(request), _name(request)
+    make = lambda: json.dumps(parallel_lines(results, sweep))  # noqa: E731
+    return results.kept.get(("parallel", sweep), results.mark(sweep), make)
+
+
+def _name(request: Request) -> str:
+    return str(request.path_params["sweep"])
+
+
+def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
+    mark = results.mark(sweep)  # raises for a name that is not there
+    [line] = sweep_lines(results, sweep)
+    cost = results.kept.get(("cost", sweep), mark, lambda: cost_text(results, sweep))
+    return {"line": line, "cost": cost, "mark": mark}
+
+
+def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> dict[str, Any]:
+    """Say what there is to say; what takes long, how sure the importances are, is left to a second request."""
+
+    def make() -> tuple[Finding, ...]:
+        return findings(results, sweep, results.importances(sweep) if with_importance else pd.DataFrame())
+
+    return {"found": results.kept.get(("findings", sweep, with_importance), results.mark(sweep), make)}
+
+
+def _running(results: CachedResults, sweep: str) -> dict[str, Any]:
+    trials = results.trials(sweep)
+    numbers = [int(number) for number in trials.loc[trials["state"] == TrialState.RUNNING, "number"]]
+    metric = results.spec(sweep).study.objective.metric
+    running = []
+    for number in numbers[:MOST_RUNNING]:
+        trial = results.trial(sweep, number)
+        curve = [report.metrics[metric] for report in trial.reports if metric in report.metrics]
+        last_step, step = trial.facts.get("last_step"), trial.reports[-1].step if trial.reports else 0
+        running.append(
+            {
+                "number": number,
+                "step": f"{step:,} of {last_step:,}" if isinstance(last_step, int) else f"{step:,}",
+                "share": step / last_step if isinstance(last_step, int) and last_step else None,
+                "last": value_text(curve[-1]) if curve else "",
+                "curve": sparkline(curve, CURVE_WIDTH),
+                "device": str(trial.facts.get("device", "")),
+                "configuration": configuration_text(trial.configuration),
+            }
+        )
+    return {"running": running, "metric": metric, "n_running": len(numbers)}
+
+
+def _trials(request: Request, results: CachedResults, sweep: str) -> dict[str, Any]:
+    """Choose, order and cut the table as the address asks: where, sort, page."""
+    asked = request.query_params
+    where, sort = asked.get("where", "").strip(), asked.get("sort", "").strip()
+    study = results.spec(sweep).study
+    metric = study.objective.metric
+    ordered = best_first(results.trials(sweep), maximize=study.objective.direction == "maximize")
+    problem = None
+    try:
+        selection = Selection(where=where or None, sort=[sort] if sort else [])
+        rows = selection.rows_of(ordered, metric=metric)
+    except ResultsError as error:
+        problem, rows = str(error), ordered.head(0)
+    n_pages = max(1, -(-len(rows) // ROWS))
+    page_text = asked.get("page", "1")
+    number = min(n_pages, max(1, int(page_text))) if page_text.isdecimal() and len(page_text) < 9 else 1
+    table = trials_table(rows.iloc[(number - 1) * ROWS : number * ROWS], value_header=metric)
+
+    def link(row: Any, key: str) -> str | None:
+        return trial_link(sweep, row["number"]) if key == "number" else None
+
+    def address(**others: Any) -> str:
+        return with_query(sweep_link(sweep), ({"where": where, "sort": sort} | others).items())
+
+    grid = grid_of(table, link=link)
+    sorts = {head.key: address(sort=_next_sort(head, sort)) for head in grid.heads}
+    return {
+        "grid": grid,
+        "sorts": sorts,
+        "where": where,
+        "sort": sort,
+        "problem": problem,
+        "page": number,
+        "n_pages": n_pages,
+        "n_rows": len(rows),
+        "n_all": len(ordered),
+        "first": (number - 1) * ROWS + 1,
+        "before": address(page=number - 1) if number > 1 else None,
+        "after": address(page=number + 1) if number < n_pages else None,
+    }
+
+
+def _next_sort(head: Head, sort: str) -> str:
+    """Tell what a click on a column's head orders by: numbers by the largest first, then the other way round."""
+    falling = f"-{head.key}"
+    if sort in (head.key, falling):
+        return falling if sort == head.key else head.key
+    return falling if head.is_number else head.key
+
+
+def _failures(results: CachedResults, sweep: str) -> dict[str, Any]:
+    trials, attempts = results.trials(sweep), results.attempts(sweep)
+    failed = trials[trials["state"] == TrialState.FAILED]
+    reasons = failed["reason"].fillna("no reason is known")
+    told = attempts[attempts["traceback"].notna()].drop_duplicates("number", keep="last")
+    tracebacks = dict(zip(told["number"], told["traceback"], strict=True))
+    groups = []
+    for reason in reasons.value_counts().head(MOST_GROUPS).index:
+        numbers = tuple(int(number) for number in failed.loc[reasons == reason, "number"])
+        last = next((str(tracebacks[number]) for number in reversed(numbers) if number in tracebacks), None)
+        groups.append(FailureGroup(str(reason), numbers, last))
+    return {"groups": groups, "n_failed": len(failed)}
+
+
+def _metrics(results: CachedResults, sweep: str, trials: pd.DataFrame) -> list[str]:
+    """Name the metrics that trials report, the objective first: what the first few of them told."""
+    metric = results.spec(sweep).study.objective.metric
+    seen = trials.loc[trials["examples_seen"] > 0, "number"].head(3)
+    points = results.points(sweep, numbers=[int(number) for number in seen])
+    return list(dict.fromkeys([metric, *sorted(map(str, points["metric"].unique()))]))
