@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from finesweep.cli.talk import open_database, say
+from finesweep.cli.talk import open_database
 from finesweep.errors import ResultsError
 
 
@@ -32,4 +32,9 @@ def dashboard(url: str | None, host: str, port: int, token: str | None) -> None:
         raise ResultsError(f"the dashboard needs {error.name}. Run: pip install 'finesweep[dashboard]'.") from error
     from finesweep.notebook import open_results
 
-    serve(open_results(known.url), host=host, port=port, token=token or None, say=say)
+    serve(open_results(known.url), host=host, port=port, token=token or None, say=_tell)
+
+
+def _tell(text: str) -> None:
+    """Say it on stderr as it stands: `say` would take out the token, which must be handed over once."""
+    click.echo(text, err=True)

@@ -166,14 +166,17 @@ def test_the_command_line_makes_a_token_for_an_address_of_others(results: Result
     quiet = {name: value for name, value in os.environ.items() if name != "FINESWEEP_DASHBOARD_TOKEN"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet) as served:
         assert served.stderr is not None
-        said = served.stderr.readline()
-        port, token = re.findall(r"http://0.0.0.0:(\d+)/\?token=(\S+)", said)[0]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as asking:
-            assert asking.get("/").status_code == 401
-            assert asking.get("/", params={"token": token}).status_code == 303
-            assert "tickets" in asking.get("/").text
-        served.send_signal(signal.SIGINT)
-        assert served.wait(20) in (0, 130)
+        try:
+            said = served.stderr.readline()
+            [(port, token)] = re.findall(r"http://0.0.0.0:(\d+)/\?token=(\S+)", said)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as asking:
+                assert asking.get("/").status_code == 401
+                assert asking.get("/", params={"token": token}).status_code == 303
+                assert "tickets" in asking.get("/").text
+            served.send_signal(signal.SIGINT)
+            assert served.wait(20) in (0, 130)
+        finally:
+            served.kill()
 
 
 def test_nothing_is_written_to_the_database(client: TestClient, writer: ResultsWriter, tmp_path: Path) -> None:
