@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from finesweep.secrets import hide, hide_in, hide_urls, secret_in_setting
@@ -118,7 +116,6 @@ def test_settings_that_are_none(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 3_000_000, "a.b-" * 700_000, "@" * 1_000_000 + "://", "://@=" * 500_000])
-def test_long_texts_take_no_longer_than_they_are(text: str) -> None:
-    began_s = time.perf_counter()
-    hide(text)
-    assert time.perf_counter() - began_s < 5
+def test_long_texts_are_read_in_one_go_and_nothing_is_made_up(text: str) -> None:
+    """What takes the square of their length would not come back within an hour."""
+    assert hide(text) == text
