@@ -40,7 +40,7 @@ def has_mounts() -> bool:
 
 @pytest.mark.skipif(not has_mounts(), reason="no disk may be mounted here")
 @pytest.mark.parametrize(
-    "keep",  # none: checkpoints fill it, and torch finds out; all: weights do, and safetensors finds out
+    "keep",  # none: checkpoints fill it; all: weights do
     ["none", pytest.param("all", marks=pytest.mark.slow)],
 )
 def test_a_full_disk_pauses_the_sweep_and_it_goes_on_once_there_is_space(workplace: Workplace, keep: str) -> None:
@@ -56,7 +56,7 @@ def test_a_full_disk_pauses_the_sweep_and_it_goes_on_once_there_is_space(workpla
     ran = subprocess.run(["unshare", "-rm", "bash", "-c", command], cwd=folder, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     said = ran.stderr
-    assert f"tiny: no space left on the disk of {folder}/disk/tiny/trial-0000/attempt-1 (0.0 MiB free)" in said
+    assert f"tiny: no space left on the disk of {folder}/disk/tiny/trial-0000/attempt-1 (0." in said  # MiB free
     assert "Free some, then resume." in said
     assert "finesweep resume tiny" in said
     assert "Traceback" not in said

@@ -285,7 +285,8 @@ class Simulation:
     def _report_late(self, writer: StruckWriter, left: Snapshot) -> None:
         """Have the workers of the last driver that died report to it, as if it were not quite dead."""
         before = read_snapshot(self._reader, self._name).text()
-        for number, attempts in left.attempts.items():
+        begun = left.attempts if writer.store is not None else {}  # it died before it took the sweep: none is its own
+        for number, attempts in begun.items():
             if attempts[-1].is_open and self._is_heard(writer, number, attempts[-1].attempt):
                 self._break(Violation(Harm.ZOMBIE, "late_workers_are_refused", f"trial {number} was heard"))
         writer.close()
