@@ -31,6 +31,7 @@ from finesweep.spec.sweep import MOST_TRIALS
 
 if TYPE_CHECKING:
     from finesweep.driver import SweepEnd
+    from finesweep.results.frames import Results
     from finesweep.spec.sweep import SweepSpec
 
 
@@ -77,10 +78,10 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
     """Go on with a sweep after Ctrl-C, a crash or a reboot."""
     if detach:
         arguments = ["resume", sweep, f"--backend={backend}", *(["--take-over"] if take_over else [])]
-        return _detach(arguments, open_database(results).spec(sweep), results)
+        return _detach(arguments, _open_to_write(results).spec(sweep), results)
     from finesweep import sweeps
 
-    url = open_database(results).url
+    url = _open_to_write(results).url
     try:
         with _view() as view:
             end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
@@ -136,13 +137,21 @@ def delete(sweep: str, yes: bool, results: str | None) -> None:
     """Remove a sweep, its trials and its files for good."""
     from finesweep import sweeps
 
-    n_trials = len(open_database(results).trials(sweep))
+    n_trials = len(_open_to_write(results).trials(sweep))
     if not yes:
         click.confirm(f"Delete sweep {sweep} with its {n_trials} trials and all of its files?", abort=True, err=True)
     left = sweeps.delete(sweep, results=results)
     click.echo(f"{sweep}: deleted.")
     if left:
         say(f"Not made by finesweep, and left: {', '.join(map(str, left))}")
+
+
+def _open_to_write(results: str | None) -> Results:
+    """Open a database that will be written to: one of an older finesweep is migrated, and that is said."""
+    from finesweep import sweeps
+
+    sweeps.migrate(results=results, say=say)
+    return open_database(results)
 
 
 def _view() -> Any:

@@ -341,6 +341,14 @@ def test_verbs_that_write_migrate_what_they_meet(older: Path, act: Callable[[str
     assert len(copies(older)) == 1
 
 
+def test_a_sweep_of_an_older_finesweep_is_deleted_by_name_without_another_word(older: Path) -> None:
+    result = invoke("delete", "waiting", "--yes", "--results", str(older))
+    assert (result.exit_code, result.stdout) == (0, "waiting: deleted.\n")
+    [copy] = copies(older)
+    assert copy.name in result.stderr
+    assert "waiting" not in list(open_results(older).sweeps()["sweep"])
+
+
 def test_migrating_a_database_that_is_not_there_creates_none(tmp_path: Path) -> None:
     result = invoke("migrate", "--results", str(tmp_path / "finesweep.db"))
     assert result.exit_code == 2
