@@ -342,11 +342,11 @@ def test_verbs_that_write_migrate_what_they_meet(older: Path, act: Callable[[str
 
 
 def test_a_sweep_of_an_older_finesweep_is_deleted_by_name_without_another_word(older: Path) -> None:
-    result = invoke("delete", "waiting", "--yes", "--results", str(older))
-    assert (result.exit_code, result.stdout) == (0, "waiting: deleted.\n")
+    result = invoke("delete", "tickets", "--yes", "--results", str(older))
+    assert (result.exit_code, result.stdout) == (0, "tickets: deleted.\n")
     [copy] = copies(older)
     assert copy.name in result.stderr
-    assert "waiting" not in list(open_results(older).sweeps()["sweep"])
+    assert "tickets" not in list(open_results(older).sweeps()["sweep"])
 
 
 def test_migrating_a_database_that_is_not_there_creates_none(tmp_path: Path) -> None:
