@@ -61,11 +61,11 @@ def run(
             end = sweeps.run(
                 spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides
             )
+        return _close(end, url)
     except DriveError as error:
         return _give_up(error, url)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # also one that comes while the table is made
         return _stop_at_once(spec.name, url)
-    return _close(end, url)
 
 
 @click.command()
@@ -85,11 +85,11 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
     try:
         with _view() as view:
             end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
+        return _close(end, url)
     except DriveError as error:
         return _give_up(error, url)
     except KeyboardInterrupt:
         return _stop_at_once(sweep, url)
-    return _close(end, url)
 
 
 @click.command()
