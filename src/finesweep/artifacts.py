@@ -56,6 +56,6 @@ def make_room(known: Results, sweep: str, *, keep: Keep | None = None) -> None:
         try:
             stock = take_stock(known, sweep, keep=keep, is_driven=False)
             free(stock.holdings, removed=lambda number: writer.remove_artifacts(sweep, number))
-            shutil.rmtree(unknown_dir(known.artifact_dir(sweep)), ignore_errors=True)
+            shutil.rmtree(unknown_dir(folder), ignore_errors=True)
         finally:
             writer.release(sweep)

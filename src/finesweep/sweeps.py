@@ -498,5 +498,4 @@ def _existing(url: str, *, say: Callable[[str], None] | None = None) -> str:
     """Look first: a database that is not there is an error, not to be created. An older one is migrated."""
     if is_older(url):
         open_writer(url, say=say or _lines().say).close()
-    open_results(url).sweeps()
-    return url
+    return open_results(url).url

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,17 +57,8 @@ def run(
         )
     from finesweep import sweeps
 
-    url = sweeps.place_of(spec, results=results).url
-    try:
-        with _view() as view:
-            end = sweeps.run(
-                spec, view=view, results=results, backend=backend, file=file.absolute(), overrides=overrides
-            )
-        return _close(end, url)
-    except DriveError as error:
-        return _give_up(error, url)
-    except KeyboardInterrupt:  # also one that comes while the table is made
-        return _stop_at_once(spec.name, url)
+    drive = partial(sweeps.run, spec, results=results, backend=backend, file=file.absolute(), overrides=overrides)
+    return _see_through(drive, spec.name, sweeps.place_of(spec, results=results).url)
 
 
 @click.command()
@@ -81,15 +74,8 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
         return _detach(arguments, _open_to_write(results).spec(sweep), results)
     from finesweep import sweeps
 
-    url = _open_to_write(results).url
-    try:
-        with _view() as view:
-            end = sweeps.resume(sweep, view=view, results=results, backend=backend, take_over=take_over)
-        return _close(end, url)
-    except DriveError as error:
-        return _give_up(error, url)
-    except KeyboardInterrupt:
-        return _stop_at_once(sweep, url)
+    drive = partial(sweeps.resume, sweep, results=results, backend=backend, take_over=take_over)
+    return _see_through(drive, sweep, _open_to_write(results).url)
 
 
 @click.command()
@@ -166,6 +152,18 @@ def _view() -> Any:
     if console.is_terminal:
         return TerminalView(console)
     return contextlib.nullcontext(PlainView(say))
+
+
+def _see_through(drive: Callable[..., SweepEnd], sweep: str, url: str) -> int:
+    """Drive a sweep, told of its `view`, and show how it ended, however that is."""
+    try:
+        with _view() as view:
+            end = drive(view=view)
+        return _close(end, url)
+    except DriveError as error:
+        return _give_up(error, url)
+    except KeyboardInterrupt:  # also one that comes while the table is made
+        return _stop_at_once(sweep, url)
 
 
 def _close(end: SweepEnd, url: str) -> int:

@@ -13,7 +13,7 @@ from finesweep.dashboard.figures import best_so_far_figure, figure_json, front_f
 from finesweep.dashboard.page import Grid, grid_of, rendered, results_of, sweep_link, trial_link
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results
-from finesweep.views.compare import compare, comparison_tables
+from finesweep.views.compare import Judge, compare, comparison_tables, judges_of
 from finesweep.views.selection import Selection
 
 MOST_SWEEPS = 20
@@ -59,23 +59,21 @@ def _names(request: Request) -> list[str]:
 
 
 def _groups(results: Results, names: Sequence[str]) -> Iterator[Group]:
-    by_judge: dict[Any, list[str]] = {}
-    data = {name: results.provenance(name).get("data_fingerprint") for name in names}
-    marks = {fingerprint: f"data {place}" for place, fingerprint in enumerate(dict.fromkeys(data.values()), 1)}
-    for name in names:
-        objectives = tuple((one.metric, one.direction) for one in results.spec(name).study.objectives)
-        by_judge.setdefault((objectives, data[name]), []).append(name)
-    for (objectives, fingerprint), sweeps in by_judge.items():
+    by_judge: dict[Judge, list[str]] = {}
+    for name, judge in judges_of(results, names).items():
+        by_judge.setdefault(judge, []).append(name)
+    n_data = len({judge.data for judge in by_judge})
+    for judge, sweeps in by_judge.items():
         comparison = compare(results, sweeps)
         best, trials = comparison_tables(comparison, selection=Selection(top=MOST_TRIALS))
-        said = ", ".join(f"{metric} ({direction})" for metric, direction in objectives)
+        said = ", ".join(f"{metric} ({direction})" for metric, direction in judge.objectives)
         yield Group(
-            title=f"{said}, {marks[fingerprint]}" if len(marks) > 1 else said,
+            title=f"{said}, {judge.data}" if n_data > 1 else said,
             sweeps=sweeps,
             best=grid_of(best, link=_link(sweeps)),
             trials=grid_of(trials, link=_link(sweeps)),
             n_trials=len(comparison.trials),
-            has_front=len(objectives) > 1,
+            has_front=len(judge.objectives) > 1,
         )
 
 

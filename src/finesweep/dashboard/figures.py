@@ -15,11 +15,12 @@ import pandas as pd
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
+from finesweep.results.cost import SECONDS_PER_HOUR
 from finesweep.results.frames import Results
 from finesweep.spec.study import Objective
 from finesweep.views.axes import choice_text, numeric_span, parameter_axis
 from finesweep.views.compare import compare
-from finesweep.views.plots import COLOURS, INCUMBENT, QUIET, new_figure, plain
+from finesweep.views.plots import COLOURS, INCUMBENT, QUIET, new_figure, plain, ranked
 from finesweep.views.tables import best_first
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 150  # trials; a browser draws some thousands of points at once
 MOST_LINES = 2000  # trials in parallel coordinates and slices
-SECONDS_PER_HOUR = 3600.0
 
 
 def sample(trials: pd.DataFrame, most: int, *, maximize: bool) -> list[int]:
@@ -111,7 +111,7 @@ def front_figure(results: Results, sweeps: Sequence[str]) -> Figure:
     if not others:
         raise ResultsError("These sweeps have one objective; a front needs two.")
     second, trials = others[0], compare(results, sweeps).trials
-    trials = trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+    trials = ranked(trials)
     figure = new_figure()
     for place, sweep in enumerate(sweeps):
         of_sweep = trials[trials["sweep"] == sweep]
@@ -177,8 +177,7 @@ assert QUIET not in _LINES
 
 def _complete(results: Results, sweep: str) -> pd.DataFrame:
     study = results.spec(sweep).study
-    trials = results.trials(sweep)
-    complete = trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+    complete = ranked(results.trials(sweep))
     if complete.empty:
         raise ResultsError("No trial is complete yet.")
     chosen = sample(complete, MOST_LINES, maximize=study.objective.direction == "maximize")

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from finesweep.dashboard.page import rendered, results_of
 from finesweep.dashboard.words import age_text, moment_text, silence_text
 from finesweep.results.changes import last_heard
-from finesweep.results.cost import cost_of
+from finesweep.results.cost import examples_trained, sweep_cost
 from finesweep.results.database import read
 from finesweep.results.frames import Results
 from finesweep.results.objectives import value_text
@@ -97,9 +97,7 @@ def _line(results: Results, row: dict[str, Any], heard: Any, now_s: float) -> Sw
 
 def cost_text(results: Results, sweep: str) -> str:
     """Say what a sweep has cost: hours of slots, of GPUs, and examples."""
-    cost = cost_of(results.attempts(sweep), gpus_per_trial=results.spec(sweep).resources.gpus_per_trial)
-    trials = results.trials(sweep)
-    examples = int(trials.loc[trials["reused_from"].isna(), "examples_seen"].sum())
+    cost, examples = sweep_cost(results, sweep), examples_trained(results.trials(sweep))
     gpus = f", {cost.gpu_hours:.3g} GPU hours" if cost.gpu_hours else ""
     return f"{cost.slot_hours:.3g} slot hours{gpus}, {examples:,} examples"
 

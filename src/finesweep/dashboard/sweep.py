@@ -30,6 +30,7 @@ from finesweep.views.findings import Finding, findings
 from finesweep.views.picture import configuration_text
 from finesweep.views.plots import importance_figure
 from finesweep.views.printing import sparkline
+from finesweep.views.running import read_running
 from finesweep.views.selection import Selection
 from finesweep.views.tables import best_first, trials_table
 
@@ -155,22 +156,18 @@ def _running(results: CachedResults, sweep: str) -> dict[str, Any]:
     trials = results.trials(sweep)
     numbers = [int(number) for number in trials.loc[trials["state"] == TrialState.RUNNING, "number"]]
     metric = results.spec(sweep).study.objective.metric
-    running = []
-    for number in numbers[:MOST_RUNNING]:
-        trial = results.trial(sweep, number)
-        curve = [report.metrics[metric] for report in trial.reports if metric in report.metrics]
-        last_step, step = trial.facts.get("last_step"), trial.reports[-1].step if trial.reports else 0
-        running.append(
-            {
-                "number": number,
-                "step": f"{step:,} of {last_step:,}" if isinstance(last_step, int) else f"{step:,}",
-                "share": step / last_step if isinstance(last_step, int) and last_step else None,
-                "last": value_text(curve[-1]) if curve else "",
-                "curve": sparkline(curve, CURVE_WIDTH),
-                "device": str(trial.facts.get("device", "")),
-                "configuration": configuration_text(trial.configuration),
-            }
-        )
+    running = [
+        {
+            "number": trial.number,
+            "step": trial.step_text(" of "),
+            "share": trial.step / trial.last_step if trial.last_step else None,
+            "last": value_text(trial.curve[-1]) if trial.curve else "",
+            "curve": sparkline(trial.curve, CURVE_WIDTH),
+            "device": trial.device,
+            "configuration": configuration_text(trial.configuration),
+        }
+        for trial in read_running(results, sweep, numbers[:MOST_RUNNING])
+    ]
     return {"running": running, "metric": metric, "n_running": len(numbers)}
 
 

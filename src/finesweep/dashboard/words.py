@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-import sqlalchemy as sa
 
 from finesweep.events import TrialState
-from finesweep.results.database import read
 from finesweep.results.frames import Results, TrialResult
-from finesweep.results.names import sweep_row
 from finesweep.results.objectives import value_text
-from finesweep.results.schema import reports
-from finesweep.results.values import metrics_from_json
 from finesweep.spec.study import AshaPruner, HyperbandPruner, Objective
 from finesweep.views.printing import duration_text
 
@@ -63,8 +58,9 @@ def _pruned_text(results: Results, trial: TrialResult, objective: Objective) -> 
     values = [report.metrics.get(objective.metric, math.nan) for report in trial.reports]
     if not values or not math.isfinite(values[-1]):
         return f"{begin}; its last {objective.metric} is no finite number."
-    others = _values_at(results, trial.sweep, trial.reports[-1].step, objective.metric)
-    place = 1 + sum(objective.is_better(other, values[-1]) for other in others.values())
+    points = results.points(trial.sweep, step=trial.reports[-1].step)
+    others = [value for value in points.loc[points["metric"] == objective.metric, "value"] if math.isfinite(value)]
+    place = 1 + sum(objective.is_better(other, values[-1]) for other in others)
     pruner = results.spec(trial.sweep).study.pruner
     rule = ""
     if isinstance(pruner, AshaPruner | HyperbandPruner):
@@ -73,20 +69,6 @@ def _pruned_text(results: Results, trial: TrialResult, objective: Objective) -> 
         f"{begin} with {objective.metric} {value_text(values[-1])}: number {place} of the {len(others)} trials that "
         f"have reported there until now{rule}."
     )
-
-
-def _values_at(results: Results, sweep: str, step: int, metric: str) -> dict[int, float]:
-    """Read what every trial reported at a step."""
-
-    def query(connection: sa.Connection) -> dict[int, float]:
-        own = sweep_row(connection, sweep).id
-        at_step = sa.select(reports.c.number, reports.c.metrics).where(
-            reports.c.sweep_id == own, reports.c.step == step
-        )
-        found = {number: metrics_from_json(text).get(metric) for number, text in connection.execute(at_step)}
-        return {number: value for number, value in found.items() if value is not None and math.isfinite(value)}
-
-    return read(results.url, query)
 
 
 def moment_text(seconds: float | None) -> str:

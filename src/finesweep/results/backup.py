@@ -5,7 +5,6 @@ The copy appears whole under its name or not at all, and takes no other file's p
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -13,6 +12,8 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
+
+from finesweep.durable import sync
 
 
 def copy_beside(path: Path, *, version: int, now_s: float) -> Path:
@@ -28,7 +29,7 @@ def copy_beside(path: Path, *, version: int, now_s: float) -> Path:
         _copy(path, partial)
         shutil.copymode(path, partial)
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -41,12 +42,4 @@ def _copy(source: Path, target: Path) -> None:
         closing(sqlite3.connect(target)) as other,
     ):
         one.backup(other)
-    _sync(target)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target)

@@ -1,4 +1,4 @@
-"""What a sweep has cost: hours of slots and of GPUs, from the attempts at its trials.
+"""What a sweep has cost: hours of slots and of GPUs, from the attempts at its trials, and the examples they saw.
 
 A slot's time is counted once, however many trials were trained in it as one computation.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from finesweep.results.frames import Results
+
 SECONDS_PER_HOUR = 3600.0
 
 
@@ -20,6 +22,16 @@ class Cost:
 
     slot_hours: float
     gpu_hours: float
+
+
+def sweep_cost(results: Results, sweep: str) -> Cost:
+    """Add up what all attempts of a sweep took. Raises SweepNameError."""
+    return cost_of(results.attempts(sweep), gpus_per_trial=results.spec(sweep).resources.gpus_per_trial)
+
+
+def examples_trained(trials: pd.DataFrame) -> int:
+    """Add up the examples of the trials that were trained; those that took over a result cost none."""
+    return int(trials.loc[trials["reused_from"].isna(), "examples_seen"].sum())
 
 
 def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:

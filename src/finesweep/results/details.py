@@ -24,11 +24,19 @@ from finesweep.results.values import metrics_from_json
 _POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
 
 
-def points_frame(connection: sa.Connection, sweep: str | None, numbers: Collection[int] | None = None) -> pd.DataFrame:
+def points_frame(
+    connection: sa.Connection,
+    sweep: str | None,
+    *,
+    numbers: Collection[int] | None = None,
+    step: int | None = None,
+) -> pd.DataFrame:
     names = {row.id: row.name for row in sweep_rows(connection, sweep)}
     query = sa.select(*(reports.c[name] for name in _POINT_FIELDS))
     if numbers is not None:
         query = query.where(reports.c.number.in_([*numbers]))
+    if step is not None:
+        query = query.where(reports.c.step == step)
     values: tuple[list[Any], ...] = tuple([] for _ in POINT_COLUMNS)
     for sweep_id, *shared, text in connection.execute(of_sweeps(query, reports, names).order_by(reports.c.step)):
         metrics = metrics_from_json(text)

@@ -110,9 +110,11 @@ class Results:
         """List the trials of one sweep or of all, with a column for each parameter."""
         return read(self.url, lambda connection: self._trials(connection, sweep))
 
-    def points(self, sweep: str | None = None, *, numbers: Collection[int] | None = None) -> pd.DataFrame:
-        """List every reported metric, one a row; with `numbers`, of those trials alone."""
-        return read(self.url, lambda connection: points_frame(connection, sweep, numbers))
+    def points(
+        self, sweep: str | None = None, *, numbers: Collection[int] | None = None, step: int | None = None
+    ) -> pd.DataFrame:
+        """List every reported metric, one a row; with `numbers`, of those trials alone; with `step`, of that step."""
+        return read(self.url, lambda connection: points_frame(connection, sweep, numbers=numbers, step=step))
 
     def metrics(self, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
         """Give metrics of each trial that reported: at the step of its value, or at its last report if it has none."""

@@ -9,11 +9,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable
 
-from finesweep.events import TrialSpec
+from finesweep.events import Ending, TrialSpec
 from finesweep.scheduling.stacking import Stacking
 from finesweep.search.broker import NoTrial, TrialBroker
 
 Assignment = tuple[TrialSpec, ...]  # in ascending number
+
+
+def ending_of_stall(n_trials: int) -> Ending:
+    """Say how the trials of an assignment ended whose worker was killed because nothing was heard of it.
+
+    Of several it cannot be told which one hangs: all are LOST, go alone after that, and the one that hangs shows.
+    """
+    return Ending.STALLED if n_trials == 1 else Ending.LOST
 
 
 class Assignments:

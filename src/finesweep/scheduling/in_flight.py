@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from finesweep.errors import ResourcesError
 from finesweep.events import AttemptResult, Decision, Ending, Report
 from finesweep.scheduling.ahead import AskedAhead
-from finesweep.scheduling.assignments import Assignment
+from finesweep.scheduling.assignments import Assignment, ending_of_stall
 from finesweep.scheduling.backend import Tick
 from finesweep.search.broker import NoTrial, TrialBroker
 from finesweep.secrets import hide
@@ -124,6 +124,7 @@ class InFlight:
         for number in sorted(self._numbers.pop(tune_id, ()), reverse=True):  # each is put before those that wait
             self._begun.discard(number)
             self.broker.give_back(number)
+        self.silence.forget(tune_id)
 
     def lose(self, tune_id: str, reason: str) -> None:
         """Have the trials of a dead worker begun again; those that it had not begun are not charged for it."""
@@ -131,8 +132,7 @@ class InFlight:
         numbers = self._numbers.pop(tune_id, set())
         has_begun = bool(numbers & self._begun)
         stall = self.silence.forget(tune_id)
-        # Of several trials it cannot be told which one hangs: by itself each will show.
-        ending = Ending.STALLED if stall is not None and len(numbers) == 1 else Ending.LOST
+        ending = Ending.LOST if stall is None else ending_of_stall(len(numbers))
         with self.broker.together():
             for number in sorted(numbers, reverse=True):
                 if number in self._begun:

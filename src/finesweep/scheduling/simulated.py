@@ -11,7 +11,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec
-from finesweep.scheduling.assignments import Assignments
+from finesweep.scheduling.assignments import Assignments, ending_of_stall
 from finesweep.scheduling.backend import Tick
 from finesweep.scheduling.lanes import ENDINGS
 from finesweep.scheduling.stacking import ALONE, Stacking
@@ -168,7 +168,8 @@ class SimulatedBackend:
                     return
                 case _Killed():
                     self._running.extend(attempts)
-                    self._end(broker, attempts[0].assignment, _stalled(len(attempts)))
+                    result = AttemptResult(ending_of_stall(len(attempts)), reason="stalled: simulated")
+                    self._end(broker, attempts[0].assignment, result)
                     return
         self._heard_s[attempts[0].assignment] = self.clock()
         with broker.together():
@@ -238,8 +239,3 @@ class SimulatedBackend:
         is_over = attempt.at == len(attempt.stages)
         attempt.due_s = self.clock() + (0.0 if is_over else attempt.stages[attempt.at].after_s)
         heapq.heappush(self._running, attempt)
-
-
-def _stalled(n_trials: int) -> AttemptResult:
-    """Say how a hanging trial ended; of several it cannot be told which one hangs: by itself each will show."""
-    return AttemptResult(Ending.STALLED if n_trials == 1 else Ending.LOST, reason="stalled: simulated")

@@ -224,15 +224,7 @@ EVER = (
 
 def sampler_was_told_the_truth(seen: Seen) -> Found:
     """Optuna's study of the broker and the rows say the same of every trial."""
-    study = seen.study()
-    if len(study) != len(seen.now.trials):
-        yield Harm.LOST, f"the study has {len(study)} trials, the database {len(seen.now.trials)}"
-    for trial, known in zip(seen.now.trials, study, strict=False):
-        if repr(known) != repr(_as_told(seen, trial)):
-            yield (
-                Harm.MISLABELLED,
-                f"trial {trial.number}: the sampler knows {known}, stored is {_as_told(seen, trial)}",
-            )
+    yield from _differences(seen, seen.study(), "the sampler's study")
 
 
 # --- once a driver has taken the sweep, and when it has paused or ended by its own word -----------------------------
@@ -249,12 +241,7 @@ def nothing_is_open(seen: Seen) -> Found:
 
 def mirror_is_whole(seen: Seen) -> Found:
     """Optuna's tables and ours say the same of every trial."""
-    mirror = seen.mirror()
-    if len(mirror) != len(seen.now.trials):
-        yield Harm.LOST, f"Optuna's tables have {len(mirror)} trials, ours {len(seen.now.trials)}"
-    for trial, known in zip(seen.now.trials, mirror, strict=False):
-        if repr(known) != repr(_as_told(seen, trial)):
-            yield Harm.MISLABELLED, f"trial {trial.number}: {known} in Optuna's tables, {_as_told(seen, trial)} in ours"
+    yield from _differences(seen, seen.mirror(), "Optuna's tables")
 
 
 def mirror_is_not_ahead(seen: Seen) -> Found:
@@ -314,6 +301,16 @@ def _no_failure(seen: Seen, trial: StoredTrial) -> str | None:
 
 def _n_spoiled(seen: Seen, number: int) -> int:
     return sum(attempt.ending in _SPOILS for attempt in seen.now.attempts.get(number, ()))
+
+
+def _differences(seen: Seen, told: Sequence[MirroredTrial], where: str) -> Found:
+    """Find where a study of Optuna's does not say of the trials what the rows say."""
+    if len(told) != len(seen.now.trials):
+        yield Harm.LOST, f"{where}: {len(told)} trials; the database: {len(seen.now.trials)}"
+    for trial, known in zip(seen.now.trials, told, strict=False):
+        stored = _as_told(seen, trial)
+        if repr(known) != repr(stored):
+            yield Harm.MISLABELLED, f"trial {trial.number}: {where}: {known}; the database: {stored}"
 
 
 def _as_told(seen: Seen, trial: StoredTrial) -> MirroredTrial:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from finesweep.durable import sync
 from finesweep.trainer import naming_disk
 
 
@@ -25,17 +26,9 @@ def write_whole(path: Path, fill: Callable[[Path], None]) -> None:
             beside.mkdir(parents=True)
             fill(beside)
             for entry in [*beside.rglob("*"), beside]:
-                _sync(entry)
+                sync(entry)
             shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,7 +20,7 @@ from finesweep.results.columns import (
     scalar_dtype,
     wider_dtype,
 )
-from finesweep.results.cost import cost_of
+from finesweep.results.cost import examples_trained, sweep_cost
 from finesweep.results.frames import Results
 from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
@@ -63,6 +63,26 @@ class Comparison:
         return str(metrics[0]) if len(metrics) == 1 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What a sweep's trials are judged by. Only sweeps whose judges are equal can be ranked together."""
+
+    objectives: tuple[tuple[str, str], ...]  # metric, direction
+    data: str  # a mark of the validation data, the same for the same data
+
+
+def judges_of(results: Results, sweeps: Iterable[str]) -> dict[str, Judge]:
+    """Give each sweep's judge. Data are marked in the order in which sweeps bring them: "data 1", "data 2"."""
+    marks: dict[str | None, str] = {}
+    judges = {}
+    for name in sweeps:
+        fingerprint = results.provenance(name).get("data_fingerprint")
+        data = marks.setdefault(fingerprint, f"data {len(marks) + 1}")
+        objectives = results.spec(name).study.objectives
+        judges[name] = Judge(tuple((objective.metric, objective.direction) for objective in objectives), data)
+    return judges
+
+
 def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     """Gather the trials of sweeps, best first, and the best of each.
 
@@ -77,8 +97,8 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     parameters = parameter_columns(spec.study.parameters for spec in specs.values())
     frames = [_with_settings(results.trials(name), spec, parameters) for name, spec in specs.items()]
     studies = [spec.study for spec in specs.values()]
-    data = {name: results.provenance(name).get("data_fingerprint") for name in names}
-    if len({_judged_by(study) for study in studies}) == 1 and len({*data.values()}) == 1:
+    judges = judges_of(results, names)
+    if len({*judges.values()}) == 1:
         frames, studies = [_with_one_front(pd.concat(frames, ignore_index=True), studies[0])], studies[:1]
     ordered = [
         best_first(frame, maximize=study.objective.direction == "maximize")
@@ -87,7 +107,7 @@ def compare(results: Results, sweeps: Sequence[str]) -> Comparison:
     trials = pd.concat(ordered, ignore_index=True)
     objectives = objective_columns(spec.study.objectives for spec in specs.values())
     columns = [*TRIAL_COLUMNS, *objectives, *map(parameter_column, parameters)]
-    return Comparison(trials[columns], _best(results, specs, data, trials))
+    return Comparison(trials[columns], _best(results, specs, judges, trials))
 
 
 def comparison_tables(comparison: Comparison, *, selection: Selection = EVERYTHING) -> tuple[Table, Table]:
@@ -143,27 +163,21 @@ def _with_one_front(frame: pd.DataFrame, study: StudySpec) -> pd.DataFrame:
     return frame.assign(**{ON_FRONT: pd.array(front, dtype="boolean")})
 
 
-def _judged_by(study: StudySpec) -> tuple[tuple[str, str], ...]:
-    return tuple((objective.metric, objective.direction) for objective in study.objectives)
-
-
 def _best(
-    results: Results, specs: Mapping[str, SweepSpec], data: Mapping[str, str | None], trials: pd.DataFrame
+    results: Results, specs: Mapping[str, SweepSpec], judges: Mapping[str, Judge], trials: pd.DataFrame
 ) -> pd.DataFrame:
     frame = results.sweeps().set_index("sweep", drop=False).loc[list(specs)].reset_index(drop=True)
-    marks = {fingerprint: f"data {place}" for place, fingerprint in enumerate(dict.fromkeys(data.values()), 1)}
-    judged_on = frame["sweep"].map({name: marks[fingerprint] for name, fingerprint in data.items()})
+    judged_on = frame["sweep"].map({name: judge.data for name, judge in judges.items()})
     objectives = frame.groupby(["metric", "direction", judged_on])["best_value"]
     leading = objectives.transform("max").where(frame["direction"] == "maximize", objectives.transform("min"))
     marked = trials[ON_FRONT] if ON_FRONT in trials else pd.Series(pd.NA, index=trials.index, dtype="boolean")
     on_front = marked.groupby(trials["sweep"]).sum(min_count=1)
-    trained = trials[trials["reused_from"].isna()]
-    costs = [cost_of(results.attempts(name), gpus_per_trial=specs[name].resources.gpus_per_trial) for name in specs]
+    costs = [sweep_cost(results, name) for name in specs]
     return frame.assign(
         difference=frame["best_value"] - leading,
-        judged_on=judged_on if len(marks) > 1 else None,
+        judged_on=judged_on if judged_on.nunique() > 1 else None,
         on_front=frame["sweep"].map(on_front),
-        examples_seen=frame["sweep"].map(trained.groupby("sweep")["examples_seen"].sum()).fillna(0),
+        examples_seen=[examples_trained(trials[trials["sweep"] == name]) for name in specs],
         slot_hours=[cost.slot_hours for cost in costs],
         gpu_hours=[cost.gpu_hours for cost in costs],
     )[list(BEST_COLUMNS)].astype(BEST_COLUMNS)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from finesweep.events import Source, TrialState
-from finesweep.results.cost import cost_of
+from finesweep.results.cost import SECONDS_PER_HOUR, examples_trained, sweep_cost
 from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import value_text
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
@@ -59,7 +59,7 @@ def findings(results: Results, sweep: str, importances: pd.DataFrame) -> tuple[F
         *_of_progress(spec, trained, best),
         *_of_ranges(spec, best),
         *_of_importance(importances),
-        *_of_cost(results, spec, trained),
+        *_of_cost(results, spec, trials),
         *_of_failures(spec, trained),
     )
 
@@ -136,20 +136,18 @@ def _of_importance(importances: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _of_cost(results: Results, spec: SweepSpec, trained: pd.DataFrame) -> Iterator[Finding]:
-    cost = cost_of(results.attempts(spec.name), gpus_per_trial=spec.resources.gpus_per_trial)
-    sweeps = results.sweeps().set_index("sweep")
-    seconds = float(sweeps["seconds_used"][spec.name])
-    examples = int(trained["examples_seen"].sum())
+def _of_cost(results: Results, spec: SweepSpec, trials: pd.DataFrame) -> Iterator[Finding]:
+    seconds = float(results.sweeps().set_index("sweep")["seconds_used"][spec.name])
     if not seconds:
         return
+    cost, examples = sweep_cost(results, spec.name), examples_trained(trials)
     gpus = f", {cost.gpu_hours:.2g} GPU hours" if cost.gpu_hours else ""
     text = f"It ran for {duration_text(seconds)} and saw {examples:,} examples{gpus}."
     n_slots = results.provenance(spec.name).get("devices", {}).get("n_slots")
     if not isinstance(n_slots, int) or n_slots < 1:
         yield Finding(Kind.COST, text)
         return
-    busy = min(1.0, cost.slot_hours * 3600 / (n_slots * seconds))
+    busy = min(1.0, cost.slot_hours * SECONDS_PER_HOUR / (n_slots * seconds))
     text += f" Its {n_slots} slots were training for {busy:.0%} of that time."
     advice = "Trials are short beside what it takes to start: look at the timeline." if busy < IDLE else None
     yield Finding(Kind.COST, text, advice)

@@ -201,10 +201,13 @@ def plotly_script() -> str:
     return script
 
 
+def ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """Choose the trials that plots rank: COMPLETE ones that were trained."""
+    return trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+
+
 def _complete(results: Results, sweep: str) -> pd.DataFrame:
-    """Give the trials that plots rank: COMPLETE ones that were trained."""
-    trials = results.trials(sweep)
-    complete = trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+    complete = ranked(results.trials(sweep))
     if complete.empty:
         raise ResultsError(f"sweep {sweep!r} has no COMPLETE trial to draw yet.")
     return complete

@@ -5,7 +5,6 @@ On a terminal a picture that is drawn anew, elsewhere a line for each trial that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import values_text
 from finesweep.views.picture import configuration_text, short
 from finesweep.views.printing import duration_text, rich_table, sparkline
+from finesweep.views.running import RunningRow, read_running
 from finesweep.views.selection import Selection
 from finesweep.views.tables import leaderboard
 
@@ -34,26 +34,27 @@ def watch(
     results: Results, sweep: str, console: Console, *, sleep: Callable[[float], None], selection: Selection
 ) -> None:
     """Follow a sweep to the end of its drive; one that nobody drives is shown once. Raises SweepNameError."""
+    results.spec(sweep)  # raises for a name that is not there
     if not console.is_terminal:
         _write_lines(results, sweep, console, sleep=sleep)
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            is_over = _is_over(results, sweep)  # before looking: what is shown last is then the end
-            live.update(picture(results, sweep, selection=selection), refresh=True)
-            if is_over:
+            row = _row(results, sweep)  # before the trials: those shown last are then the end
+            live.update(picture(results, row, selection=selection), refresh=True)
+            if _is_over(row):
                 return
             sleep(EVERY_S)
 
 
-def picture(results: Results, sweep: str, *, selection: Selection) -> RenderableType:
-    """Draw how far a sweep is, the trials that run, and the first of its leaderboard."""
+def picture(results: Results, row: pd.Series[Any], *, selection: Selection) -> RenderableType:
+    """Draw how far a sweep is, the trials that run, and the first of its leaderboard. `row`: of `Results.sweeps`."""
+    sweep = str(row["sweep"])
     shown = replace(selection, top=selection.top or MOST_TRIALS_SHOWN)
-    numbers = _numbers(results, sweep, ["RUNNING"])
-    running = [results.trial(sweep, number) for number in numbers]
+    running = read_running(results, sweep, _numbers(results, sweep, ["RUNNING"]))
     return Group(
-        Text(_headline(results, sweep)),
-        *([_running_table(results, sweep, running)] if running else []),
+        Text(_headline(row)),
+        *([_running_table(running)] if running else []),
         rich_table(leaderboard(results, sweep, selection=shown)),
     )
 
@@ -61,24 +62,23 @@ def picture(results: Results, sweep: str, *, selection: Selection) -> Renderable
 def _write_lines(results: Results, sweep: str, console: Console, *, sleep: Callable[[float], None]) -> None:
     told: set[int] = set()
     while True:
-        is_over = _is_over(results, sweep)
+        row = _row(results, sweep)
         for number in _numbers(results, sweep, _ENDED):
             if number not in told:
                 told.add(number)
                 console.file.write(f"{_ending(results.trial(sweep, number))}\n")
         console.file.flush()
-        if is_over:
-            console.file.write(f"{_headline(results, sweep)}\n")
+        if _is_over(row):
+            console.file.write(f"{_headline(row)}\n")
             return
         sleep(EVERY_S)
 
 
-def _is_over(results: Results, sweep: str) -> bool:
-    return bool(pd.isna(_row(results, sweep)["driver"]))
+def _is_over(row: pd.Series[Any]) -> bool:
+    return bool(pd.isna(row["driver"]))
 
 
 def _row(results: Results, sweep: str) -> pd.Series[Any]:
-    results.spec(sweep)  # raises for a name that is not there
     frame = results.sweeps()
     return frame[frame["sweep"] == sweep].iloc[0]
 
@@ -88,12 +88,11 @@ def _numbers(results: Results, sweep: str, states: Sequence[str]) -> list[int]:
     return [int(number) for number in trials[trials["state"].isin(states)]["number"]]
 
 
-def _headline(results: Results, sweep: str) -> str:
-    row = _row(results, sweep)
+def _headline(row: pd.Series[Any]) -> str:
     ended = sum(row[state.lower()] for state in _ENDED)
     counts = [f"{row[state]} {state}" for state in _COUNTED if row[state]]
     parts = [
-        f"{sweep} {row['state']}: {ended}/{row['budget_trials']} trials",
+        f"{row['sweep']} {row['state']}: {ended}/{row['budget_trials']} trials",
         *counts,
         f"{duration_text(row['seconds_used'])} of running",
     ]
@@ -102,8 +101,7 @@ def _headline(results: Results, sweep: str) -> str:
     return ", ".join(parts)
 
 
-def _running_table(results: Results, sweep: str, running: Sequence[TrialResult]) -> RenderableType:
-    metric = results.spec(sweep).study.objective.metric
+def _running_table(running: Sequence[RunningRow]) -> RenderableType:
     table = RichTable(box=None, padding=(0, 2, 0, 0))
     for header in ("trial", "step", "last"):
         table.add_column(header, justify="right")
@@ -111,15 +109,12 @@ def _running_table(results: Results, sweep: str, running: Sequence[TrialResult])
     table.add_column("device")
     table.add_column("configuration", no_wrap=True, overflow="ellipsis")
     for trial in running:
-        curve = [report.metrics.get(metric, math.nan) for report in trial.reports]
-        last_step = trial.facts.get("last_step")
-        step = f"{trial.reports[-1].step:,}" if trial.reports else "0"
         table.add_row(
             str(trial.number),
-            f"{step}/{last_step:,}" if isinstance(last_step, int) else step,
-            short(curve[-1]) if curve else "",
-            sparkline(curve, CURVE_WIDTH),
-            str(trial.facts.get("device", "")),
+            trial.step_text("/"),
+            short(trial.curve[-1]) if trial.curve else "",
+            sparkline(trial.curve, CURVE_WIDTH),
+            trial.device,
             Text(configuration_text(trial.configuration)),
         )
     return table
