@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +21,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from finesweep import notebook
-from finesweep.dashboard import compare, home, sweep, trial
+from finesweep.dashboard import compare, control, home, optunas, sweep, trial
 from finesweep.dashboard.cached import CachedResults
 from finesweep.dashboard.guard import Guard
 from finesweep.dashboard.page import rendered, results_of
 from finesweep.errors import ExportError, FinesweepError, ResultsError, SpecError, SweepNameError
 
-STATIC = Path(__file__).parent / "static"
+ASSETS = Path(__file__).parent / "assets"
 
 
-def make_app(results: notebook.Results, *, token: str | None = None) -> Starlette:
+def make_app(results: notebook.Results, *, token: str | None = None, verb: control.Verb | None = None) -> Starlette:
     """Make the dashboard of a results database. Raises ResultsError without plotly.
 
-    Without a token it answers requests to the loopback's names alone.
+    Without a token it answers requests to the loopback's names alone. With `verb` its pages have buttons, which run
+    verbs of the command line; without it they only read.
     """
     plotly = _plotly_path()
     name, number = "/sweep/{sweep}", "/sweep/{sweep}/trial/{number:int}"
@@ -46,21 +50,52 @@ def make_app(results: notebook.Results, *, token: str | None = None) -> Starlett
         Route(f"{number}/parts/{{part}}", _page(trial.part)),
         Route(f"{number}/curves", _data(trial.curves)),
         Route(f"{number}/export.json", _page(trial.export)),
+        *([Route(f"{name}/control", control.act, methods=["POST"])] if verb is not None else []),
         Route("/compare", _page(compare.page)),
         Route("/compare/figures/{axis}", _data(compare.figure)),
-        Route("/plotly.js", lambda request: FileResponse(plotly, media_type="text/javascript", headers=_LONG)),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/plotly.js", partial(_script, plotly)),
+        Mount("/assets", StaticFiles(directory=ASSETS)),
+        *optunas.routes(results.url),
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, token=token), Middleware(GZipMiddleware, minimum_size=2000)],
-        exception_handlers={HTTPException: _http_error, Exception: _unforeseen},
+        middleware=[
+            Middleware(Guard, token=token, may_post=verb is not None, policies={optunas.PAGE: optunas.POLICY}),
+            Middleware(GZipMiddleware, minimum_size=2000),
+        ],
+        exception_handlers={HTTPException: _http_error, FinesweepError: _our_error, Exception: _unforeseen},
     )
+    app.state.control = None if verb is None else control.Control(verb, clock=results.clock)
     app.state.results = CachedResults(results.url, results.clock)
     return app
 
 
+def warm_up(app: Starlette) -> None:
+    """Do what the first page would wait for: import plotly, pack its script, read the newest sweep."""
+    import plotly.graph_objects  # noqa: F401 - it is imported when a figure is made
+
+    _packed(_plotly_path())
+    results: CachedResults = app.state.results
+    with suppress(FinesweepError):  # whoever opens the page is told
+        for name in results.sweeps()["sweep"].tail(1):
+            results.trials(name)
+            results.attempts(name)
+
+
 _LONG = {"Cache-Control": "private, max-age=86400"}  # it changes with the installed package alone
+
+
+def _script(path: Path, request: Request) -> Response:
+    """Give plotly.js, packed once and not for each request: that takes a fifth of a second."""
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(path, media_type="text/javascript", headers=_LONG)
+    headers = {**_LONG, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(_packed(path), media_type="text/javascript", headers=headers)
+
+
+@cache
+def _packed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), compresslevel=6)
 
 
 def _page(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -124,6 +159,11 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = "There is no such page." if error.detail == "Not Found" else str(error.detail)
     return _error_page(request, text, error.status_code)
+
+
+def _our_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FinesweepError)
+    return _error_page(request, str(error), _status(error))
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:

@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from finesweep import notebook
 from finesweep.errors import ResultsError
 from finesweep.events import TrialState
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MOST_CURVES = 150  # trials; a browser draws some thousands of points at once
+MOST_IN_BAND = 600  # trials whose reports tell where most curves lie
 MOST_LINES = 2000  # trials in parallel coordinates and slices
 
 
@@ -46,6 +49,40 @@ def sample(trials: pd.DataFrame, most: int, *, maximize: bool) -> list[int]:
     left = rest[n_first:]
     spread = [left[place * len(left) // n_spread] for place in range(n_spread)] if n_spread else []
     return [*running, *rest[:n_first], *spread]
+
+
+def curves_figure(results: notebook.Results, sweep: str, metric: str | None) -> Figure:
+    """Draw the learning curves; of more than are drawn, a sample, and behind it where the middle 80 % of trials lie.
+
+    At each step that is of the trials that came so far, of an even sample of MOST_IN_BAND of them.
+    """
+    study, trials = results.spec(sweep).study, results.trials(sweep)
+    maximize = study.objective.direction == "maximize"
+    drawn = sample(trials, MOST_CURVES, maximize=maximize)
+    figure = results.plot.curves(sweep, metric=metric, numbers=drawn)
+    trained = trials.loc[trials["reused_from"].isna(), "number"].astype(int).tolist()
+    if len(trained) <= MOST_CURVES:
+        return figure
+    n_apart = -(-len(trained) // MOST_IN_BAND)
+    points = results.points(sweep, numbers=trained[::n_apart])
+    points = points[points["metric"] == (metric or study.objective.metric)]
+    band = (
+        points.groupby("examples_seen")["value"].quantile(np.array([0.1, 0.5, 0.9])).unstack()
+    )  # missing values are left out
+    figure.add_scatter(x=band.index, y=band[0.9], mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False)
+    shade = {"fill": "tonexty", "fillcolor": "rgba(86, 180, 233, 0.18)"}
+    figure.add_scatter(
+        x=band.index, y=band[0.1], mode="lines", line={"width": 0}, hoverinfo="skip", name="80 % of trials", **shade
+    )
+    figure.add_scatter(
+        x=band.index,
+        y=band[0.5],
+        mode="lines",
+        line={"color": QUIET, "width": 2, "dash": "dash"},
+        name="median",
+        hovertemplate="median %{y:.4g} at %{x:,} examples<extra></extra>",
+    )
+    return figure
 
 
 def slice_figure(results: Results, sweep: str, parameter: str) -> Figure:

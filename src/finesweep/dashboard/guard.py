@@ -6,7 +6,8 @@ An ASGI middleware around the whole app. Knows nothing of what is served.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
@@ -30,7 +31,6 @@ POLICY = "; ".join(
     )
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -48,6 +48,8 @@ class Guard:
 
     app: ASGIApp
     token: str | None
+    may_post: bool = False
+    policies: Mapping[str, str] = field(default_factory=dict)  # of paths that begin so, instead of ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,6 +61,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
+                headers["Content-Security-Policy"] = self._policy(scope["path"])
                 if "cache-control" not in headers:
                     headers["Cache-Control"] = "no-store"
             await send(message)
@@ -66,9 +69,24 @@ class Guard:
         refusal = self._refusal(HTTPConnection(scope))
         await (self.app if refusal is None else refusal)(scope, receive, send_guarded)
 
-    def _refusal(self, asked: HTTPConnection) -> Response | None:
-        if asked.scope["method"] not in ("GET", "HEAD"):
+    def _policy(self, path: str) -> str:
+        return next((policy for begin, policy in self.policies.items() if path.startswith(begin)), POLICY)
+
+    def _refusal_of_method(self, asked: HTTPConnection) -> Response | None:
+        method = asked.scope["method"]
+        if method in ("GET", "HEAD"):
+            return None
+        is_button = asked.url.path.startswith("/sweep/") and asked.url.path.endswith("/control")
+        if not (self.may_post and method == "POST" and is_button):
             return PlainTextResponse("This dashboard only reads.\n", 405, headers={"Allow": "GET, HEAD"})
+        if not _is_from_own_page(asked):
+            return PlainTextResponse("Only a page of this dashboard may ask for that.\n", 403)
+        return None
+
+    def _refusal(self, asked: HTTPConnection) -> Response | None:
+        refusal = self._refusal_of_method(asked)
+        if refusal is not None:
+            return refusal
         if self.token is None:
             name = host_name(asked.headers.get("host", ""))
             if name in LOOPBACK_NAMES:
@@ -85,6 +103,12 @@ class Guard:
         return PlainTextResponse(
             "This dashboard needs its token: open the address that `finesweep dashboard` printed.\n", 401
         )
+
+
+def _is_from_own_page(asked: HTTPConnection) -> bool:
+    """Tell whether a form was sent by a page of this address, as every browser says of one that changes something."""
+    origin, host = asked.headers.get("origin", ""), asked.headers.get("host", "")
+    return bool(host) and origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
 
 
 def host_name(header: str) -> str:

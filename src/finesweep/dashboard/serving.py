@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 from ipaddress import ip_address
 
 import uvicorn
 
 from finesweep import notebook
-from finesweep.dashboard.app import make_app
+from finesweep.dashboard.app import make_app, warm_up
+from finesweep.dashboard.control import Verb
 from finesweep.dashboard.guard import PARAMETER
 from finesweep.errors import ResultsError
 from finesweep.results.url import redacted
@@ -18,8 +20,18 @@ from finesweep.results.url import redacted
 SHORTEST_TOKEN = 16  # characters
 
 
-def serve(results: notebook.Results, *, host: str, port: int, token: str | None, say: Callable[[str], None]) -> None:
+def serve(
+    results: notebook.Results,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    say: Callable[[str], None],
+    verb: Verb | None = None,
+) -> None:
     """Serve until interrupted. On another address than the loopback there is always a token, made where none is given.
+
+    With `verb` the pages have buttons that run verbs of the command line.
 
     Raises ResultsError for a token that is too short, or a port that is taken.
     """
@@ -27,13 +39,15 @@ def serve(results: notebook.Results, *, host: str, port: int, token: str | None,
         raise ResultsError(f"--token: it has {len(token)} characters; give at least {SHORTEST_TOKEN}, or none at all.")
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
+    app = make_app(results, token=token, verb=verb)
     config = uvicorn.Config(
-        make_app(results, token=token),
+        app,
         log_level="warning",
         access_log=False,  # its lines would hold the token
         server_header=False,
         proxy_headers=False,
     )
+    threading.Thread(target=warm_up, args=(app,), name="warm-up", daemon=True).start()
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"

@@ -11,14 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from finesweep.dashboard import control
 from finesweep.dashboard.cached import CachedResults
 from finesweep.dashboard.figures import (
     MOST_CURVES,
     MOST_LINES,
     best_so_far_figure,
+    curves_figure,
     figure_json,
     parallel_lines,
-    sample,
     slice_figure,
 )
 from finesweep.dashboard.home import cost_text, sweep_lines
@@ -62,6 +63,7 @@ def page(request: Request) -> Response:
             request,
             sweep=sweep,
             **_head(results, sweep),
+            **_control(request, results, sweep),
             **_findings(results, sweep, with_importance=False),
             **_running(results, sweep),
             **_trials(request, results, sweep),
@@ -83,6 +85,8 @@ def part(request: Request) -> Response:
     match name:
         case "head":
             values = _head(results, sweep)
+        case "control":
+            values = _control(request, results, sweep)
         case "findings":
             values = _findings(results, sweep, with_importance=True)
         case "running":
@@ -104,10 +108,7 @@ def figure(request: Request) -> str:
     def make() -> str:
         match name:
             case "curves":
-                study = results.spec(sweep).study
-                maximize = study.objective.direction == "maximize"
-                numbers = sample(results.trials(sweep), MOST_CURVES, maximize=maximize)
-                drawn = results.plot.curves(sweep, metric=asked, numbers=numbers)
+                drawn = curves_figure(results, sweep, asked)
             case "importance":
                 drawn = importance_figure(sweep, results.importances(sweep))
             case "slice":
@@ -141,6 +142,11 @@ def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
     [line] = sweep_lines(results, sweep)
     cost = results.kept.get(("cost", sweep), mark, lambda: cost_text(results, sweep))
     return {"line": line, "cost": cost, "mark": mark}
+
+
+def _control(request: Request, results: CachedResults, sweep: str) -> dict[str, Any]:
+    [line] = sweep_lines(results, sweep)
+    return control.values(request, sweep, state=line.state, n_budget=line.n_budget)
 
 
 def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> dict[str, Any]:
@@ -204,6 +210,7 @@ def _trials(request: Request, results: CachedResults, sweep: str) -> dict[str, A
         "sort": sort,
         "problem": problem,
         "page": number,
+        "page_size": ROWS,
         "n_pages": n_pages,
         "n_rows": len(rows),
         "n_all": len(ordered),

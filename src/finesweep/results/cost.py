@@ -41,11 +41,11 @@ def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:
     """
     busy: dict[tuple[Any, Any], list[tuple[float, float]]] = {}
     on_gpu = set()
-    for begun, ended, facts in zip(attempts["started_at"], attempts["ended_at"], attempts["facts"], strict=True):
-        if pd.isna(ended):
-            continue
+    over = attempts[attempts["ended_at"].notna()]
+    begun_s, ended_s = (over[name].astype("int64") / 1e9 for name in ("started_at", "ended_at"))
+    for begun, ended, facts in zip(begun_s, ended_s, over["facts"], strict=True):
         worker = _worker(facts)
-        busy.setdefault(worker, []).append((begun.timestamp(), ended.timestamp()))
+        busy.setdefault(worker, []).append((begun, ended))
         if facts.get("gpu_ids") or str(facts.get("device", "")).startswith("cuda"):
             on_gpu.add(worker)
     hours = {worker: _covered_s(spans) / SECONDS_PER_HOUR for worker, spans in busy.items()}

@@ -33,7 +33,7 @@ def guarded(results: Results) -> TestClient:
     return TestClient(make_app(results, token=TOKEN), base_url=ELSEWHERE, follow_redirects=False)
 
 
-@pytest.mark.parametrize("path", ["/", "/marks", "/plotly.js", "/static/dashboard.js", "/sweep/tickets", "/nope"])
+@pytest.mark.parametrize("path", ["/", "/marks", "/plotly.js", "/assets/dashboard.js", "/sweep/tickets", "/nope"])
 def test_without_the_token_nothing_is_given(guarded: TestClient, path: str) -> None:
     for address in (path, f"{path}?token=wrong", f"{path}?token="):
         answer = guarded.get(address)
@@ -74,7 +74,7 @@ def test_the_names_of_the_loopback_are_answered(client: TestClient, host: str) -
     assert host_name(host) in ("localhost", "127.0.0.1", "::1")
 
 
-@pytest.mark.parametrize("path", ["/", "/sweep/nope", "/static/style.css", "/plotly.js", "/marks", "/nope"])
+@pytest.mark.parametrize("path", ["/", "/sweep/nope", "/assets/style.css", "/plotly.js", "/marks", "/nope"])
 def test_every_answer_tells_the_browser_what_it_may_do(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert {name: headers[name] for name in HEADERS} == HEADERS
@@ -92,11 +92,11 @@ def test_it_only_reads(client: TestClient, guarded: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../app.py",
-        "/static/%2e%2e/app.py",
-        "/static/..%2fapp.py",
-        "/static//etc/passwd",
-        "/static/%2fetc%2fpasswd",
+        "/assets/../app.py",
+        "/assets/%2e%2e/app.py",
+        "/assets/..%2fapp.py",
+        "/assets//etc/passwd",
+        "/assets/%2fetc%2fpasswd",
         "/sweep/tickets/trial/..%2f..%2f0/parts/log",
         "/sweep/..%2f..%2fetc/parts/head",
     ],

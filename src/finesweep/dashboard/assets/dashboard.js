@@ -1,6 +1,7 @@
 // What makes a page live: asks for the marks of the sweeps that it shows, and fetches again what is another then.
 // The pages are whole without it, apart from the plots. All HTML that is put in comes escaped from our own server.
-import { drawParallel } from "/static/parallel.js";
+import { drawParallel } from "/assets/parallel.js";
+import { scrollRows } from "/assets/rows.js";
 
 const EVERY_MS = 2000, AGES_EVERY = 5;
 const tags = new Map();  // address -> ETag of what is shown
@@ -21,26 +22,50 @@ async function fetched(address, { always = false } = {}) {
 
 // --- parts: pieces of HTML ------------------------------------------------------------------------------------------
 
+const isTyped = (part) => part.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox])");
+
 async function refreshPart(part) {
+  if (isTyped(part)) return;  // it comes with the next news
   const query = "keepsQuery" in part.dataset ? location.search : "";
   const answer = await fetched(part.dataset.part + query);
   if (answer === null) return;
   const html = await answer.text();
   const open = [...part.querySelectorAll("details")].map((one) => one.open);
-  const scrolled = part.querySelector(".wide")?.scrollLeft ?? 0;
+  const { scrollLeft = 0, scrollTop = 0 } = part.querySelector(".wide") ?? {};
   const checked = new Set([...part.querySelectorAll("input:checked")].map((one) => one.value));
   const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   part.innerHTML = html;
   part.querySelectorAll("details").forEach((one, place) => { one.open = open[place] ?? false; });
   part.querySelectorAll("input[type=checkbox]").forEach((one) => { one.checked = checked.has(one.value); });
-  if (part.querySelector(".wide")) part.querySelector(".wide").scrollLeft = scrolled;
+  if (part === trials) scrollTrials(scrollTop);
+  if (part.querySelector(".wide")) part.querySelector(".wide").scrollLeft = scrollLeft;
   if (focused) [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
 }
 
 const trials = document.querySelector("#trials");
 const where = document.querySelector("#where");
 
+// Of a table of several pages make one that scrolls; the links between its pages are for those without JavaScript.
+function scrollTrials(top) {
+  const facts = trials.querySelector("#rows-shown")?.dataset;
+  if (!facts || Number(facts.nPages) < 2) return;
+  const said = trials.querySelector("#rows-seen");
+  trials.querySelector(".pages").hidden = true;
+  scrollRows(trials.querySelector(".wide"), {
+    nRows: Number(facts.nRows), pageSize: Number(facts.pageSize), page: Number(facts.page), top,
+    shown: (from, to) => { said.textContent = `${from.toLocaleString("en")} to ${to.toLocaleString("en")}`; },
+    fetchPage: async (page) => {
+      const asked = new URLSearchParams(location.search);
+      asked.set("page", page);
+      const answer = await fetch(`${trials.dataset.part}?${asked}`, { cache: "no-cache" });
+      if (!answer.ok) throw new Error(`${answer.status}`);
+      return new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("tbody");
+    },
+  });
+}
+
 function show(address) {
+  trials.querySelector(".wide")?.scrollTo(0, 0);
   history.pushState(null, "", address);
   if (where) where.value = new URLSearchParams(location.search).get("where") ?? "";
   refreshPart(trials).catch(lost);
@@ -133,12 +158,14 @@ async function refreshPlot(plot) {
   if (answer !== null) await put(plot, await answer.json());
 }
 
+let firstDrawn = null;  // what waits for the first plot
 const observer = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) {
     if (isIntersecting) visible.add(target); else visible.delete(target);
     if (isIntersecting && (!drawn.has(target) || target.stale)) {
       target.stale = false;
-      (target.matches("[data-parallel]") ? refreshParallel() : refreshPlot(target)).catch(() => failed(target));
+      const drawing = target.matches("[data-parallel]") ? refreshParallel() : refreshPlot(target);
+      drawing.catch(() => failed(target)).finally(() => { firstDrawn?.(); firstDrawn = null; });
     }
   }
 }, { rootMargin: "300px" });
@@ -276,9 +303,12 @@ async function look() {
 }
 
 function begin() {
+  if (trials) scrollTrials(0);
   [...plots, ...(parallel ? [parallel] : [])].forEach((one) => observer.observe(one));
   if (curves) refreshCurves().catch(() => failed(curves));
-  all("[data-at-once]").forEach((one) => refreshPart(one).catch(lost));
+  // What takes long to compute is asked for once the plots in sight are drawn.
+  const later = () => all("[data-at-once]").forEach((one) => refreshPart(one).catch(lost));
+  if (plots.length) firstDrawn = later; else later();
   setTimeout(look, EVERY_MS);
 }
 
