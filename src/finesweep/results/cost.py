@@ -42,7 +42,7 @@ def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:
     busy: dict[tuple[Any, Any], list[tuple[float, float]]] = {}
     on_gpu = set()
     over = attempts[attempts["ended_at"].notna()]
-    begun_s, ended_s = (over[name].astype("int64") / 1e9 for name in ("started_at", "ended_at"))
+    begun_s, ended_s = (over[name].dt.as_unit("ns").astype("int64") / 1e9 for name in ("started_at", "ended_at"))
     for begun, ended, facts in zip(begun_s, ended_s, over["facts"], strict=True):
         worker = _worker(facts)
         busy.setdefault(worker, []).append((begun, ended))
