@@ -78,18 +78,27 @@ class TrialSpec:
     n_retries: int = 0  # of its attempts, those that came to nothing and used up a retry
 
 
+# Names of what a report's telemetry may hold.
+MEMORY_GIB = "memory_gib"  # held on a GPU by the worker, or its resident memory
+DEVICE_USE = "device_use"  # share of 1, since the report before
+LEARNING_RATE = "learning_rate"  # of the next optimizer step
+GRAD_NORM = "grad_norm"  # of the last optimizer step, before clipping
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A trial's metrics at a step of the sweep's grid.
 
     `step` is nominal, in the grid's unit, and the same for all trials; `examples_seen` is the true count. Reports made
-    when the trial has reached its end are `final`: the last may lie off the grid, and none of them prunes.
+    when the trial has reached its end are `final`: the last may lie off the grid, and none of them prunes. `telemetry`
+    is how the worker was at that time: nothing is decided by it.
     """
 
     step: int
     metrics: Mapping[str, float]
     examples_seen: int
     final: bool = False
+    telemetry: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

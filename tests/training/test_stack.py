@@ -13,7 +13,17 @@ import transformers
 from safetensors.torch import load_file
 from tests.training.conftest import CLASSES, Bench
 
-from finesweep.events import AttemptResult, Decision, Ending, Grid, Report, TrialSpec
+from finesweep.events import (
+    GRAD_NORM,
+    LEARNING_RATE,
+    MEMORY_GIB,
+    AttemptResult,
+    Decision,
+    Ending,
+    Grid,
+    Report,
+    TrialSpec,
+)
 from finesweep.training.best_weights import load_trained
 
 GRID = Grid("examples", every=40, longest=10_000)
@@ -99,6 +109,9 @@ def assert_alike(got: list[Report], expected: list[Report], *, within: float = 1
         assert one.metrics.keys() == other.metrics.keys()
         for name, value in one.metrics.items():
             assert value == pytest.approx(other.metrics[name], rel=within, abs=within, nan_ok=True), (name, one.step)
+        assert {LEARNING_RATE, MEMORY_GIB} <= one.telemetry.keys() & other.telemetry.keys()
+        for name in {LEARNING_RATE, GRAD_NORM} & other.telemetry.keys():
+            assert one.telemetry[name] == pytest.approx(other.telemetry[name], rel=max(within, 1e-4)), (name, one.step)
 
 
 # --- equal to one by one ----------------------------------------------------------------------------------------

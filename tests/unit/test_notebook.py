@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 
 from finesweep import open_results
 from finesweep.errors import ResultsError
-from finesweep.events import Event, Grid, TrialState, TrialSuggested
+from finesweep.events import Event, Grid, Reported, TrialState, TrialSuggested
 from finesweep.notebook import IMPORTANCE_COLUMNS, Results
 from finesweep.results.writer import open_writer
 from finesweep.spec.sweep import SweepSpec
@@ -68,6 +68,28 @@ def results(tmp_path: Path, make_spec: Specs, trial_events: Events) -> Iterator[
         writer.listener("tickets")(run_of(N_COMPLETE, [0.99], state=TrialState.PRUNED, reason="rung"))
         writer.listener("tickets")(run_of(N_COMPLETE + 1, [0.98], state=TrialState.FAILED, reason="no luck"))
         yield open_results(writer.url)
+
+
+def test_devices_are_drawn_as_their_workers_told(tmp_path: Path, make_spec: Specs, trial_events: Events) -> None:
+    now_s = iter(range(1000, 10**6))
+    with open_writer(tmp_path / "d.db", clock=lambda: float(next(now_s))) as writer:
+        writer.create_sweep(make_spec(study=STUDY), grid=Grid("examples", 100, 400), provenance={})
+        for number in range(3):
+            told = []
+            for event in trial_events(number, (0.5, 0.6), facts={"node": "n", "pid": number % 2}):
+                if isinstance(event, Reported):
+                    memory = {"memory_gib": 1.0 + number} if number < 2 else {}
+                    event = replace(event, report=replace(event.report, telemetry=memory))
+                told.append(event)
+            writer.listener("tickets")(told)
+        results = open_results(writer.url)
+    drawn = traces(results.plot.devices("tickets", of="memory_gib"))
+    assert {name: list(trace.y) for name, trace in drawn.items()} == {"n cpu pid 0": [1, 1], "n cpu pid 1": [2, 2]}
+    assert all(list(trace.x) == sorted(trace.x) for trace in drawn.values())
+    with pytest.raises(ResultsError, match="No report of sweep 'tickets' told the use of the device"):
+        results.plot.devices("tickets")
+    with pytest.raises(ResultsError, match="Known: device_use, memory_gib"):
+        results.plot.devices("tickets", of="heat")
 
 
 def traces(figure: Any) -> dict[str, Any]:

@@ -53,7 +53,7 @@ async def act(request: Request) -> Response:
     return RedirectResponse(sweep_link(sweep), 303)
 
 
-def values(request: Request, sweep: str, *, state: str, n_budget: int) -> dict[str, Any]:
+def values(request: Request, sweep: str, *, state: str, n_ended: int, n_budget: int) -> dict[str, Any]:
     """Give what the buttons of a sweep's page need; `control` is None where there are none."""
     control: Control | None = request.app.state.control
     if control is None:
@@ -61,7 +61,7 @@ def values(request: Request, sweep: str, *, state: str, n_budget: int) -> dict[s
     return {
         "control": {
             "can_stop": state == "RUNNING",
-            "can_resume": state != "RUNNING",
+            "can_resume": state != "RUNNING" and (state != "FINISHED" or n_ended < n_budget),
             "n_budget": n_budget,
             "most": MOST_TRIALS,
             "said": control.said.get(sweep),

@@ -22,7 +22,7 @@ from finesweep.results.frames import Results
 from finesweep.spec.study import Objective
 from finesweep.views.axes import choice_text, numeric_span, parameter_axis
 from finesweep.views.compare import compare
-from finesweep.views.plots import COLOURS, INCUMBENT, QUIET, new_figure, plain, ranked
+from finesweep.views.plots import COLOURS, INCUMBENT, LINES, QUIET, new_figure, plain, ranked
 from finesweep.views.tables import best_first
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def best_so_far_figure(results: Results, sweeps: Sequence[str], axis: str) -> Fi
         objective = results.spec(sweep).study.objective
         xs, ys = _best_so_far(results.trials(sweep), objective, axis)
         if xs:
-            colour = _LINES[place % len(_LINES)]
-            line = {"color": colour, "width": 2.5, "shape": "hv", "dash": _DASHES[place // len(_LINES) % len(_DASHES)]}
+            colour = LINES[place % len(LINES)]
+            line = {"color": colour, "width": 2.5, "shape": "hv", "dash": _DASHES[place // len(LINES) % len(_DASHES)]}
             figure.add_scatter(x=xs, y=ys, mode="lines+markers", name=plain(sweep), line=line, marker={"size": 5})
     if objective is None or not figure.data:
         raise ResultsError("No trial of these sweeps is complete yet.")
@@ -160,7 +160,7 @@ def front_figure(results: Results, sweeps: Sequence[str]) -> Figure:
             name=plain(sweep),
             text=[f"trial {number}" for number in of_sweep["number"]],
             marker={
-                "color": _LINES[place % len(_LINES)],
+                "color": LINES[place % len(LINES)],
                 "size": [11 if front else 6 for front in is_front],
                 "symbol": ["diamond" if front else "circle" for front in is_front],
             },
@@ -207,9 +207,7 @@ def figure_json(figure: Figure) -> str:
     return text
 
 
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito, apart from yellow
 _DASHES = ("solid", "dash", "dot")
-assert QUIET not in _LINES
 
 
 def _complete(results: Results, sweep: str) -> pd.DataFrame:

@@ -25,10 +25,10 @@ from finesweep.dashboard.figures import (
 from finesweep.dashboard.home import cost_text, sweep_lines
 from finesweep.dashboard.page import Head, grid_of, rendered, results_of, sweep_link, trial_link, with_query
 from finesweep.errors import ResultsError
-from finesweep.events import TrialState
+from finesweep.events import DEVICE_USE, TrialState
 from finesweep.results.objectives import value_text
 from finesweep.views.findings import Finding, findings
-from finesweep.views.picture import configuration_text
+from finesweep.views.picture import configuration_text, memory_text
 from finesweep.views.plots import importance_figure
 from finesweep.views.printing import sparkline
 from finesweep.views.running import read_running
@@ -115,6 +115,8 @@ def figure(request: Request) -> str:
                 drawn = slice_figure(results, sweep, asked or "")
             case "timeline":
                 drawn = results.plot.timeline(sweep, last=MOST_BARS)
+            case "devices":
+                drawn = results.plot.devices(sweep, of=asked or DEVICE_USE)
             case "pareto":
                 drawn = results.plot.pareto(sweep)
             case "best-so-far":
@@ -146,7 +148,7 @@ def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
 
 def _control(request: Request, results: CachedResults, sweep: str) -> dict[str, Any]:
     [line] = sweep_lines(results, sweep)
-    return control.values(request, sweep, state=line.state, n_budget=line.n_budget)
+    return control.values(request, sweep, state=line.state, n_ended=line.n_ended, n_budget=line.n_budget)
 
 
 def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> dict[str, Any]:
@@ -170,6 +172,7 @@ def _running(results: CachedResults, sweep: str) -> dict[str, Any]:
             "last": value_text(trial.curve[-1]) if trial.curve else "",
             "curve": sparkline(trial.curve, CURVE_WIDTH),
             "device": trial.device,
+            "memory": memory_text(trial.memory_gib),
             "configuration": configuration_text(trial.configuration),
         }
         for trial in read_running(results, sweep, numbers[:MOST_RUNNING])

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -16,7 +17,7 @@ from finesweep.dashboard.figures import figure_json
 from finesweep.dashboard.page import rendered, results_of
 from finesweep.dashboard.words import moment_text, outcome_text
 from finesweep.errors import FinesweepError, ResultsError, SpecError
-from finesweep.events import TrialState
+from finesweep.events import DEVICE_USE, GRAD_NORM, LEARNING_RATE, MEMORY_GIB, TrialState
 from finesweep.export.json_file import export_text
 from finesweep.export.record import export_record
 from finesweep.layout import log_path
@@ -30,6 +31,12 @@ from finesweep.views.samples import read_samples
 
 LOG_TAIL = 64 * 1024  # bytes
 MOST_SAMPLES = 20
+_TELEMETRY = {  # what workers tell with their reports -> how a person reads it
+    LEARNING_RATE: "learning rate",
+    GRAD_NORM: "gradient norm, before clipping",
+    DEVICE_USE: "use of the device (share of 1)",
+    MEMORY_GIB: "memory (GiB)",
+}
 _RESOLVED = {  # facts of the worker -> how a person reads them
     "device": "device",
     "gpu_ids": "GPUs",
@@ -54,8 +61,6 @@ def page(request: Request) -> Response:
     spec = results.spec(trial.sweep)
     worker = trial if trial.reused_from is None else results.trial(trial.sweep, trial.reused_from)
     best = results.best(trial.sweep)
-    kept = results.artifacts(trial.sweep)
-    kept = kept[(kept["number"] == worker.number) & kept["removed_at"].isna()]
     return HTMLResponse(
         rendered(
             "trial.html",
@@ -67,7 +72,6 @@ def page(request: Request) -> Response:
             searched=[(name, _text(value)) for name, value in trial.configuration.items()],
             fixed=_fixed(spec, trial),
             resolved=_resolved(worker),
-            artifacts=[(str(row.kind), str(row.path)) for row in kept.itertuples()],
             started=moment_text(trial.started_at),
             finished=moment_text(trial.finished_at),
             can_export=trial.state is TrialState.COMPLETE,
@@ -75,6 +79,7 @@ def page(request: Request) -> Response:
             **_outcome(results, trial),
             **_attempts(results, trial),
             **_samples(results, trial),
+            **_files(results, trial),
             **_log(results, trial),
         )
     )
@@ -83,7 +88,7 @@ def page(request: Request) -> Response:
 def part(request: Request) -> Response:
     """Give a part of the page, to be put in place of the one shown."""
     results, trial, name = results_of(request), _trial(request), request.path_params["part"]
-    makers = {"outcome": _outcome, "attempts": _attempts, "log": _log}
+    makers = {"outcome": _outcome, "attempts": _attempts, "samples": _samples, "files": _files, "log": _log}
     if name not in makers:
         raise HTTPException(404)
     return HTMLResponse(rendered(f"_{name}.html", request, trial=trial, **makers[name](results, trial)))
@@ -98,22 +103,27 @@ def curves(request: Request) -> str:
         raise ResultsError("It has reported nothing yet.")
     objectives = [objective.metric for objective in results.spec(trial.sweep).study.objectives]
     names = [*objectives, *sorted(set(map(str, points["metric"])) - {*objectives})]
-    drawn = []
-    for name in names:
-        of_name = points[points["metric"] == name]
-        if of_name.empty:
-            continue
-        figure = new_figure()
-        figure.add_scatter(
-            x=of_name["examples_seen"],
-            y=of_name["value"],
-            mode="lines+markers",
-            line={"color": COLOURS["COMPLETE"]},
-            hovertemplate="%{y:.5g} at %{x:,} examples<extra></extra>",
-        )
-        figure.update_layout(xaxis_title="examples seen", yaxis_title=plain(name), showlegend=False)
-        drawn.append({"name": name, "figure": json.loads(figure_json(figure))})
+    by_name = {name: points[points["metric"] == name] for name in names}
+    drawn = [_curve(name, of_name) for name, of_name in by_name.items() if not of_name.empty]
+    told = results.telemetry(trial.sweep, numbers=[worker])
+    drawn += [
+        _curve(said, told[told["name"] == name]) for name, said in _TELEMETRY.items() if name in set(told["name"])
+    ]
     return json.dumps(drawn)
+
+
+def _curve(name: str, points: pd.DataFrame) -> dict[str, Any]:
+    """Draw numbers against the examples seen when they were reported."""
+    figure = new_figure()
+    figure.add_scatter(
+        x=points["examples_seen"],
+        y=points["value"],
+        mode="lines+markers",
+        line={"color": COLOURS["COMPLETE"]},
+        hovertemplate="%{y:.5g} at %{x:,} examples<extra></extra>",
+    )
+    figure.update_layout(xaxis_title="examples seen", yaxis_title=plain(name), showlegend=False)
+    return {"name": name, "figure": json.loads(figure_json(figure))}
 
 
 def export(request: Request) -> Response:
@@ -146,7 +156,9 @@ def _fixed(spec: SweepSpec, trial: TrialResult) -> list[tuple[str, str]]:
 
 def _resolved(worker: TrialResult) -> list[tuple[str, str]]:
     """List what the worker told that the configuration came to."""
-    return [(said, _text(worker.facts[key])) for key, said in _RESOLVED.items() if worker.facts.get(key) is not None]
+    return [
+        (said, _text(worker.facts[key])) for key, said in _RESOLVED.items() if worker.facts.get(key) not in (None, [])
+    ]
 
 
 def _outcome(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
@@ -180,6 +192,13 @@ def _samples(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
     except (FinesweepError, OSError, KeyError):  # most sweeps generate nothing; what is told elsewhere is not told here
         rows = []
     return {"samples": rows[:MOST_SAMPLES], "n_samples": len(rows)}
+
+
+def _files(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
+    number = trial.number if trial.reused_from is None else trial.reused_from
+    kept = results.artifacts(trial.sweep)
+    kept = kept[(kept["number"] == number) & kept["removed_at"].isna()]
+    return {"artifacts": [(str(row.kind), str(row.path)) for row in kept.itertuples()]}
 
 
 def _log(results: CachedResults, trial: TrialResult) -> dict[str, Any]:

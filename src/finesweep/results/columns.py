@@ -82,6 +82,16 @@ POINT_COLUMNS = {
     "metric": TEXT,
     "value": NUMBER,
 }
+TELEMETRY_COLUMNS = {
+    "sweep": TEXT,
+    "number": COUNT,
+    "attempt": COUNT,
+    "step": COUNT,
+    "examples_seen": COUNT,
+    "reported_at": MOMENT,
+    "name": TEXT,  # memory_gib, device_use (share of 1), learning_rate, grad_norm
+    "value": NUMBER,
+}
 ATTEMPT_COLUMNS = {
     "sweep": TEXT,
     "number": COUNT,

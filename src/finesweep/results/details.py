@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,14 +14,13 @@ from finesweep.results.columns import (
     COUNT,
     NUMBER,
     POINT_COLUMNS,
+    TELEMETRY_COLUMNS,
     frame_of,
     typed_frame,
 )
 from finesweep.results.names import of_sweeps, sweep_row, sweep_rows
 from finesweep.results.schema import artifacts, attempts, reports, trials
-from finesweep.results.values import metrics_from_json
-
-_POINT_FIELDS = ("sweep_id", "number", "attempt", "step", "examples_seen", "metrics")
+from finesweep.results.values import metrics_from_json, telemetry_from_json
 
 
 def points_frame(
@@ -31,21 +30,39 @@ def points_frame(
     numbers: Collection[int] | None = None,
     step: int | None = None,
 ) -> pd.DataFrame:
+    return _long_frame(connection, sweep, POINT_COLUMNS, metrics_from_json, numbers=numbers, step=step)
+
+
+def telemetry_frame(connection: sa.Connection, sweep: str, *, numbers: Collection[int] | None = None) -> pd.DataFrame:
+    return _long_frame(connection, sweep, TELEMETRY_COLUMNS, telemetry_from_json, numbers=numbers)
+
+
+def _long_frame(
+    connection: sa.Connection,
+    sweep: str | None,
+    columns: Mapping[str, str],
+    read_json: Callable[[str], Mapping[str, float]],
+    *,
+    numbers: Collection[int] | None = None,
+    step: int | None = None,
+) -> pd.DataFrame:
+    """Make a row of each number in reports. The first column is the sweep's name, the last two are name and value."""
     names = {row.id: row.name for row in sweep_rows(connection, sweep)}
-    query = sa.select(*(reports.c[name] for name in _POINT_FIELDS))
+    shared_columns = ("sweep_id", *list(columns)[1:-2])
+    query = sa.select(*(reports.c[name] for name in shared_columns), reports.c.metrics)
     if numbers is not None:
         query = query.where(reports.c.number.in_([*numbers]))
     if step is not None:
         query = query.where(reports.c.step == step)
-    values: tuple[list[Any], ...] = tuple([] for _ in POINT_COLUMNS)
+    values: tuple[list[Any], ...] = tuple([] for _ in columns)
     for sweep_id, *shared, text in connection.execute(of_sweeps(query, reports, names).order_by(reports.c.step)):
-        metrics = metrics_from_json(text)
+        found = read_json(text)
         repeated = (names[sweep_id], *shared)
         for column, value in zip(values, repeated, strict=False):
-            column.extend([value] * len(metrics))
-        values[-2].extend(metrics)
-        values[-1].extend(metrics.values())
-    return frame_of(POINT_COLUMNS, values)
+            column.extend([value] * len(found))
+        values[-2].extend(found)
+        values[-1].extend(found.values())
+    return frame_of(columns, values)
 
 
 def metrics_frame(connection: sa.Connection, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:

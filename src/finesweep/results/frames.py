@@ -24,7 +24,7 @@ from finesweep.results.columns import (
     typed_frame,
 )
 from finesweep.results.database import read
-from finesweep.results.details import artifacts_frame, attempts_frame, metrics_frame, points_frame
+from finesweep.results.details import artifacts_frame, attempts_frame, metrics_frame, points_frame, telemetry_frame
 from finesweep.results.history import read_history, read_reports
 from finesweep.results.lease import lease_of
 from finesweep.results.names import of_sweeps, sweep_row, sweep_rows
@@ -115,6 +115,10 @@ class Results:
     ) -> pd.DataFrame:
         """List every reported metric, one a row; with `numbers`, of those trials alone; with `step`, of that step."""
         return read(self.url, lambda connection: points_frame(connection, sweep, numbers=numbers, step=step))
+
+    def telemetry(self, sweep: str, *, numbers: Collection[int] | None = None) -> pd.DataFrame:
+        """List how workers were at each report, one number a row: memory, use of the device, learning rate, ..."""
+        return read(self.url, lambda connection: telemetry_frame(connection, sweep, numbers=numbers))
 
     def metrics(self, sweep: str, metrics: Sequence[str]) -> pd.DataFrame:
         """Give metrics of each trial that reported: at the step of its value, or at its last report if it has none."""

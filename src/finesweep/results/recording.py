@@ -172,7 +172,7 @@ def _reported(sweep: _Sweep, events: Sequence[Reported]) -> None:
             "examples_seen": event.report.examples_seen,
             "final": event.report.final,
             "decision": event.decision,
-            "metrics": metrics_to_json(event.report.metrics),
+            "metrics": metrics_to_json(event.report.metrics, event.report.telemetry),
             "reported_at": sweep.now_s,
         }
         for event in taken

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from finesweep.errors import ResultsError
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+TELEMETRY = "telemetry."  # begins the names of what is no metric of a report, in the same mapping
 NUMBER_KEY = "$number"  # {"$number": "nan"}: told apart from the word "nan", which may be a category
 
 
@@ -48,17 +49,24 @@ def from_json(text: str) -> Any:
     return json.loads(text, object_hook=_untagged) if NUMBER_KEY in text else json.loads(text)
 
 
-def metrics_to_json(metrics: Mapping[str, float]) -> str:
-    """Write metrics with non-finite values as the strings "nan", "inf" and "-inf"."""
+def metrics_to_json(metrics: Mapping[str, float], telemetry: Mapping[str, float] | None = None) -> str:
+    """Write metrics with non-finite values as the strings "nan", "inf" and "-inf"; telemetry under a prefix."""
+    named = {**metrics, **{f"{TELEMETRY}{name}": value for name, value in (telemetry or {}).items()}}
     numbers = {
-        plain_text(name): float(value) if math.isfinite(value) else str(float(value)) for name, value in metrics.items()
+        plain_text(name): float(value) if math.isfinite(value) else str(float(value)) for name, value in named.items()
     }
     return _ENCODER.encode(numbers)
 
 
 def metrics_from_json(text: str) -> dict[str, float]:
-    """Read what `metrics_to_json` wrote."""
-    return {name: float(value) for name, value in json.loads(text).items()}
+    """Read the metrics that `metrics_to_json` wrote."""
+    return {name: float(value) for name, value in json.loads(text).items() if not name.startswith(TELEMETRY)}
+
+
+def telemetry_from_json(text: str) -> dict[str, float]:
+    """Read the telemetry that `metrics_to_json` wrote."""
+    named = json.loads(text).items()
+    return {name.removeprefix(TELEMETRY): float(value) for name, value in named if name.startswith(TELEMETRY)}
 
 
 def plain_text(text: str) -> str:

@@ -71,7 +71,11 @@ class Contract:
         metrics = {str(name): _number(name, value) for name, value in report.metrics.items()}
         self._last_step = report.step
         return Report(
-            step=int(report.step), metrics=metrics, examples_seen=int(report.examples_seen), final=report.final
+            step=int(report.step),
+            metrics=metrics,
+            examples_seen=int(report.examples_seen),
+            final=report.final,
+            telemetry={str(name): _number(name, value) for name, value in report.telemetry.items()},
         )
 
 

@@ -49,6 +49,9 @@ class Trained(Protocol):
 
     def model_mib(self) -> float: ...
 
+    def telemetry(self) -> dict[str, float]:
+        """Tell how the device and the optimizer are: see `gauges`."""
+
     def keep_best(self, *, step: int, value: float) -> None:
         """Keep the weights as they are now, and not those kept before. Raises NoRoomError."""
 
@@ -222,7 +225,8 @@ class Attempt:
         if step <= self.told_up_to:
             return
         examples_seen = self._schedule.examples_at(optimizer_step)
-        decision = yield Report(step, metrics, examples_seen, final=is_final)
+        telemetry = self._trained.telemetry()
+        decision = yield Report(step, metrics, examples_seen, final=is_final, telemetry=telemetry)
         self.told_up_to = step
         said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         of_trial = {"trial": self._folder.number}  # whose log it goes to, where several train at once

@@ -16,8 +16,10 @@ import torch
 import transformers
 
 from finesweep.errors import ModelError, ResourcesError
+from finesweep.events import GRAD_NORM, LEARNING_RATE
 from finesweep.training.best_weights import contiguous
 from finesweep.training.features.rows import StoredSplit
+from finesweep.training.gauges import Gauges
 from finesweep.training.generation import Sample, Writing
 from finesweep.training.judging import loss_of_ignorance, start_rows
 from finesweep.training.memory import give_back_memory, is_out_of_memory
@@ -51,6 +53,8 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
         self.samples: list[Sample] = []  # of the last score
         self.generation_s = 0.0  # that the last score took to generate
         self._loss: torch.Tensor | None = None
+        self._gauges = Gauges(self.args.device)
+        self._norm: torch.Tensor | float | None = None  # of the last step's gradients, before clipping
 
     def compute_loss(self, model: Model, *args: Any, **options: Any) -> Any:
         for module in self.trainable.frozen_modules:
@@ -123,6 +127,15 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
             else:
                 return self._scores
             self._halve_eval_batch()  # not above: the exception holds what filled the memory
+
+    def _clip_grad_norm(self, model: Model) -> Any:
+        self._norm = super()._clip_grad_norm(model)
+        return self._norm
+
+    def telemetry(self) -> dict[str, float]:
+        """Give memory and use of the device, the learning rate of the next step and the last step's gradient norm."""
+        found = {**self._gauges.read(), LEARNING_RATE: float(self.lr_scheduler.get_last_lr()[0])}
+        return found if self._norm is None else {**found, GRAD_NORM: float(self._norm)}
 
     def _halve_eval_batch(self) -> None:
         n_rows = self.args.per_device_eval_batch_size

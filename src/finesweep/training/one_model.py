@@ -65,6 +65,9 @@ class TrainedModel:
             value=value,
         )
 
+    def telemetry(self) -> dict[str, float]:
+        return self._trainer.telemetry()
+
     def write_checkpoint(self, progress: Progress) -> None:
         n_bytes = bytes_to_write(self._trainer.trained_weights(), self._trainer.optimizer.state_dict())
         self._folder.write_checkpoint(self._fill, progress, n_bytes=n_bytes)

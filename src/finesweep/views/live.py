@@ -13,7 +13,15 @@ from rich.text import Text
 
 from finesweep.events import Event, SweepHistory, TrialFinished, TrialInterrupted
 from finesweep.spec.study import Objective
-from finesweep.views.picture import Picture, configuration_text, counts_text, ending_text, short, warmup_text
+from finesweep.views.picture import (
+    Picture,
+    configuration_text,
+    counts_text,
+    ending_text,
+    memory_text,
+    short,
+    warmup_text,
+)
 from finesweep.views.printing import duration_text, sparkline
 
 MOST_STOPS_SHOWN = 3  # of the trials that ended last
@@ -124,6 +132,7 @@ class TerminalView:
             table.add_column(header, justify="right")
         table.add_column("curve", no_wrap=True)
         table.add_column("examples/s", justify="right")
+        table.add_column("memory", justify="right")
         table.add_column("device")
         table.add_column("configuration", no_wrap=True, overflow="ellipsis")
         for trial in self._picture.running.values():
@@ -134,6 +143,7 @@ class TerminalView:
                 short(trial.best),
                 sparkline(trial.curve, CURVE_WIDTH),
                 "" if trial.examples_per_s is None else f"{trial.examples_per_s:,.0f}",
+                memory_text(trial.memory_gib),
                 trial.device,
                 Text(configuration_text(trial.configuration) + warmup_text(trial)),
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finesweep.events import (
+    MEMORY_GIB,
     AttemptDescribed,
     AttemptStarted,
     Configuration,
@@ -39,6 +40,7 @@ class RunningTrial:
     curve: list[float] = field(default_factory=list)  # the leading objective's values, evenly thinned
     examples_per_s: float | None = None  # between its last two reports
     device: str = ""
+    memory_gib: float | None = None  # that it holds on its device, at its last report
     warmup: tuple[int, int] | None = None  # steps there are and steps asked for, where these are more
     reported_s: float | None = None  # when it last did, or began
     examples_seen: int = 0
@@ -48,6 +50,7 @@ class RunningTrial:
     def take(self, report: Report, value: float, now_s: float) -> None:
         """Take a report of the objective's value."""
         self.step, self.last = report.step, value
+        self.memory_gib = report.telemetry.get(MEMORY_GIB, self.memory_gib)
         if self.reported_s is not None and now_s > self.reported_s and report.examples_seen > self.examples_seen:
             self.examples_per_s = (report.examples_seen - self.examples_seen) / (now_s - self.reported_s)
         self.reported_s, self.examples_seen = now_s, report.examples_seen
@@ -209,6 +212,10 @@ def configuration_text(configuration: Mapping[str, object]) -> str:
 def warmup_text(trial: RunningTrial) -> str:
     """Say how much warm-up there is, where that is less than was asked for."""
     return f" (warm-up {trial.warmup[0]:,} of {trial.warmup[1]:,} steps)" if trial.warmup else ""
+
+
+def memory_text(gib: float | None) -> str:
+    return "" if gib is None else f"{gib:.1f} GiB"
 
 
 def short(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from finesweep.errors import ResultsError
-from finesweep.events import Grid, TrialState
+from finesweep.events import DEVICE_USE, MEMORY_GIB, Grid, TrialState
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
 from finesweep.results.frames import Results
 from finesweep.spec.study import AshaPruner, HyperbandPruner, Objective, StudySpec
@@ -31,6 +31,8 @@ COLOURS = {
     "RUNNING": "#009E73",
     "INTERRUPTED": "#CC79A7",
 }
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of several things of one kind
+_TELEMETRY = {DEVICE_USE: "use of the device (share of 1)", MEMORY_GIB: "memory (GiB)"}
 INCUMBENT = "#000000"
 QUIET = "#999999"
 _WIDTHS = {"COMPLETE": 1.5, "RUNNING": 1.5}  # all others are thin
@@ -120,6 +122,37 @@ class Plots:
                 hovertemplate="trial %{customdata[0]}, attempt %{customdata[1]}: %{customdata[2]}, %{x:.1f} s",
             )
         figure.update_layout(barmode="overlay", xaxis_title="seconds since the first attempt", yaxis_title="worker")
+        return figure
+
+    def devices(self, sweep: str, *, of: str = DEVICE_USE) -> Figure:
+        """Draw how the devices of a sweep's workers were over time, a line each: `device_use`, or `memory_gib`.
+
+        As told with the reports, so a line is as fine as reports are frequent.
+        """
+        if of not in _TELEMETRY:
+            raise ResultsError(f"there is no {of!r} of devices. Known: {', '.join(_TELEMETRY)}.")
+        told = self.results.telemetry(sweep)
+        told = told[told["name"] == of]
+        if told.empty:
+            raise ResultsError(f"No report of sweep {sweep!r} told the {_TELEMETRY[of]}.")
+        attempts = self.results.attempts(sweep).set_index(["number", "attempt"])
+        slots = attempts["facts"].map(_slot).rename("slot")
+        rows = told.join(slots, on=["number", "attempt"]).sort_values("reported_at")
+        at_s = (rows["reported_at"] - attempts["started_at"].min()).dt.total_seconds()
+        figure = new_figure()
+        for place, (slot, of_slot) in enumerate(rows.groupby("slot")):
+            figure.add_scatter(
+                x=at_s[of_slot.index],
+                y=of_slot["value"],
+                mode="lines+markers",
+                name=plain(str(slot)),
+                line={"color": LINES[place % len(LINES)], "width": 1.5, "shape": "vh"},
+                marker={"size": 3},
+                text=[f"trial {number}" for number in of_slot["number"]],
+                hovertemplate="%{text}: %{y:.3g} at %{x:,.0f} s<extra></extra>",
+            )
+        figure.update_layout(xaxis_title="seconds since the first attempt", showlegend=True)
+        figure.update_yaxes(title=_TELEMETRY[of], rangemode="tozero")
         return figure
 
     def pareto(self, sweep: str) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from finesweep.events import Configuration
+from finesweep.events import MEMORY_GIB, Configuration
 from finesweep.results.frames import Results
 
 
@@ -18,6 +18,7 @@ class RunningRow:
     last_step: int | None  # of its schedule, once the worker has told it
     curve: tuple[float, ...]
     device: str
+    memory_gib: float | None  # at its last report
     configuration: Configuration
 
     def step_text(self, between: str) -> str:
@@ -29,6 +30,9 @@ def read_running(results: Results, sweep: str, numbers: Iterable[int]) -> list[R
     """Read trials, one by one. Raises ResultsError for one that is not there."""
     metric = results.spec(sweep).study.objective.metric
     running = []
+    numbers = list(numbers)
+    telemetry = results.telemetry(sweep, numbers=numbers)
+    memory = telemetry[telemetry["name"] == MEMORY_GIB].groupby("number")["value"].last()
     for number in numbers:
         trial = results.trial(sweep, number)
         last_step = trial.facts.get("last_step")
@@ -38,6 +42,7 @@ def read_running(results: Results, sweep: str, numbers: Iterable[int]) -> list[R
                 step=trial.reports[-1].step if trial.reports else 0,
                 last_step=last_step if isinstance(last_step, int) else None,
                 curve=tuple(report.metrics[metric] for report in trial.reports if metric in report.metrics),
+                memory_gib=float(memory[number]) if number in memory.index else None,
                 device=str(trial.facts.get("device", "")),
                 configuration=trial.configuration,
             )

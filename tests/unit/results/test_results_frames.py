@@ -30,6 +30,7 @@ from finesweep.results.columns import (
     ATTEMPT_COLUMNS,
     POINT_COLUMNS,
     SWEEP_COLUMNS,
+    TELEMETRY_COLUMNS,
     TRIAL_COLUMNS,
     json_rows,
 )
@@ -205,6 +206,26 @@ def test_points_keep_what_is_not_finite(writer: ResultsWriter, results: Results,
         "step": 100,
         "examples_seen": 104,
     }
+
+
+def test_telemetry_is_kept_beside_metrics_and_apart_from_them(
+    writer: ResultsWriter, results: Results, make_spec: Specs
+) -> None:
+    writer.create_sweep(make_spec(), grid=GRID, provenance={})
+    telemetry = {"memory_gib": 1.5, "learning_rate": 0.0, "grad_norm": math.inf}
+    events = [TrialSuggested(0, {}, {}, {}, Source.SAMPLER, {}, {}), AttemptStarted(0, 1)]
+    for step in (100, 200):
+        report = Report(step, {"accuracy": 0.5}, step + 4, telemetry=telemetry)
+        events.append(Reported(0, 1, report, Decision.CONTINUE, {}))
+    writer.listener("tickets")(events)
+    assert set(results.points("tickets")["metric"]) == {"accuracy"}
+    assert results.trial("tickets", 0).reports[0].metrics == {"accuracy": 0.5}
+    told = results.telemetry("tickets", numbers=[0])
+    assert dict(told.dtypes.astype(str)) == TELEMETRY_COLUMNS
+    assert told["step"].tolist() == [100] * 3 + [200] * 3
+    assert dict(zip(told["name"], told["value"], strict=True)) == telemetry
+    assert told["reported_at"].is_monotonic_increasing
+    assert results.telemetry("tickets", numbers=[1]).empty
 
 
 def test_artifacts_of_the_last_attempt_are_the_trials(

@@ -183,13 +183,14 @@ def test_the_picture_shows_progress_counts_running_trials_and_the_last_endings(t
             view(trial_events(number, (0.01 * number,), configuration=SHORT))
         view(running(8))
         clock.now_s += 4
-        view([Reported(8, 1, Report(2400, {"accuracy": 0.25}, 2404), Decision.CONTINUE, {})])
+        report = Report(2400, {"accuracy": 0.25}, 2404, telemetry={"memory_gib": 3.14})
+        view([Reported(8, 1, report, Decision.CONTINUE, {})])
         clock.now_s -= 4
         progress, counts, header, row, *endings = picture(view)
     assert progress.endswith("6/10 trials 1m00s elapsed, about 1m00s left")
     assert counts == "6 complete, 1 pruned, 0 failed, 1 running, 1 reused, best accuracy 0.7 (trial 0)"
-    assert header == "trial step last best curve examples/s device configuration"
-    assert row == "8 2,400/6,000 0.25 0.5 █▁ 300 H100 batch_size=16 learning_rate=3.2e-05"
+    assert header == "trial step last best curve examples/s memory device configuration"
+    assert row == "8 2,400/6,000 0.25 0.5 █▁ 300 3.1 GiB H100 batch_size=16 learning_rate=3.2e-05"
     assert [line.split()[:3] for line in endings] == [
         ["[4/10]", "trial", "5"],
         ["[5/10]", "trial", "6"],

@@ -50,6 +50,7 @@ class StackedAdamW:
         self._betas = [(one.beta1, one.beta2) for one in settings]
         self._beta1, self._beta2 = column([b for b, _ in self._betas]), column([b for _, b in self._betas])
         self._epsilon = column([one.epsilon for one in settings])
+        self.norms = column([0.0] * len(settings))  # (lanes,) of the last step's gradients, before clipping
         self._most = column([one.max_grad_norm or torch.inf for one in settings])
 
     def step(
@@ -82,8 +83,8 @@ class StackedAdamW:
     def _clip(self, gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return by what each lane's gradients are to be scaled: (lanes,)."""
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
-        norm = torch.stack(squares).sum(0).sqrt()
-        return (self._most / (norm + _CLIP_EPSILON)).clamp(max=1.0)
+        self.norms = torch.stack(squares).sum(0).sqrt()
+        return (self._most / (self.norms + _CLIP_EPSILON)).clamp(max=1.0)
 
 
 def _over(lanes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

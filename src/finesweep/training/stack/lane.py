@@ -16,9 +16,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from finesweep.events import GRAD_NORM, LEARNING_RATE
 from finesweep.spec.settings import default_of
 from finesweep.spec.sweep import TrainingSpec
 from finesweep.training.checkpoints import Checkpoint, Progress
+from finesweep.training.gauges import Gauges
 from finesweep.training.generation import Sample
 from finesweep.training.judging import loss_of_ignorance, start_rows
 from finesweep.training.methods import Trainable
@@ -102,6 +104,8 @@ class Lane:
         self.moments = Moments.zero(self.weights)
         self.chance = Chance(schedule, order, seed=settings.seed, device=task.device)
         self.optimizer_step = 0
+        self.grad_norm: tuple[torch.Tensor, int] | None = None  # those of all lanes, and which is this one's
+        self._gauges = Gauges(task.device)
         self.adamw = adamw_settings(settings)
         self.smoothing = float(setting(settings, "label_smoothing_factor"))
         self._rate = _rates(settings, schedule)
@@ -115,6 +119,13 @@ class Lane:
 
     def model_mib(self) -> float:
         return self._n_bytes / 2**20
+
+    def telemetry(self) -> dict[str, float]:
+        found = {**self._gauges.read(), LEARNING_RATE: self.learning_rate}
+        if self.grad_norm is None:
+            return found
+        norms, place = self.grad_norm
+        return {**found, GRAD_NORM: float(norms[place])}
 
     def loss_at_start(self) -> float:
         labels = self.task.train.labels

@@ -66,8 +66,9 @@ class Stack:
             learning_rates=[lane.learning_rate for lane in self._lanes],
             n_updates=at + 1,
         )
-        for lane in self._lanes:
+        for place, lane in enumerate(self._lanes):
             lane.optimizer_step = at + 1
+            lane.grad_norm = self._optimizer.norms, place
         losses_now: list[float] = losses.tolist()
         return losses_now
 
