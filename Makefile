@@ -9,7 +9,7 @@ DEMO := $(VENV)/.demo-assets
 DEMO_DIR := demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo check test test-slow benchmarks clean
+.PHONY: help demo check test test-slow benchmarks screenshots clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, 
 	$(BIN)/python benchmarks/empty_trials.py --trials 10000
 	$(BIN)/python benchmarks/simulated_faults.py
 	$(BIN)/python benchmarks/document.py
+
+screenshots: $(INSTALLED) $(TOOLS) $(DEMO)  ## Pictures of the quickstart's pages for the README; needs chromium.
+	$(BIN)/python tools/screenshots.py $(DEMO_DIR)/finesweep.db docs/images
 
 clean:  ## Remove what the other targets have made.
 	rm -rf $(VENV) $(DEMO_DIR) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -6,26 +6,20 @@ import json
 import math
 import random
 import re
-import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from tests.browser.conftest import Watched, served
 
-from finesweep.dashboard.app import make_app
 from finesweep.events import Event, Grid, TrialState
-from finesweep.notebook import open_results
 from finesweep.results.lease import Holder
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 PARAMETERS = {
     "learning_rate": {"type": "float", "low": 1e-6, "high": 1e-1, "log": True},
@@ -42,14 +36,6 @@ DISTRIBUTIONS = {
 }
 N_COMPLETE = 24
 POINTS = "document.querySelector('#curves').data.flatMap(t => Array.from(t.y)).filter(y => y !== null).length"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -81,66 +67,8 @@ def writer(
 
 @pytest.fixture
 def address(writer: ResultsWriter) -> Iterator[str]:
-    """Serve the database on a free port of the loopback."""
-    import uvicorn
-
-    config = uvicorn.Config(make_app(open_results(writer.url)), host="127.0.0.1", port=0, log_level="error")
-    listening = config.bind_socket()
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listening.close()
-
-
-class Watched:
-    """A page, and all that it asked for and complained of."""
-
-    def __init__(self, browser: Any, **options: Any) -> None:
-        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on(
-            "console",
-            lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None,
-        )
-
-    def plot(self, selector: str) -> Any:
-        """Wait until a plot is drawn, and give it."""
-        self.page.locator(selector).scroll_into_view_if_needed()
-        self.page.wait_for_function("selector => document.querySelector(selector)?.data", arg=selector)
-        return self.page.locator(selector)
-
-    def n_points(self) -> int:
-        counted = (
-            "() => document.querySelector('#curves').data.flatMap(t => Array.from(t.y)).filter(y => y !== null).length"
-        )
-        return int(self.page.evaluate(counted))
-
-
-@pytest.fixture
-def open_page(browser: Any, address: str) -> Iterator[Callable[..., Watched]]:
-    """Open an address of the dashboard. At the end: no complaint, and nothing asked of anybody else."""
-    opened: list[Watched] = []
-
-    def open_one(path: str, **options: Any) -> Watched:
-        watched = Watched(browser, **options)
-        opened.append(watched)
-        watched.page.goto(address + path)
-        return watched
-
-    yield open_one
-    for watched in opened:
-        assert watched.complaints == []
-        assert [url for url in watched.asked if not url.startswith((address, "data:", "blob:"))] == []
-        watched.context.close()
+    with served(writer.url) as served_at:
+        yield served_at
 
 
 def test_from_the_first_page_to_an_exported_configuration(open_page: Callable[..., Watched]) -> None:
@@ -191,10 +119,24 @@ def test_a_new_report_appears_without_a_reload(
     watched.plot("#curves")
     before = watched.n_points()
     watched.page.evaluate("() => { window.isTheSame = true; }")
-    writer.listener("tickets")(trial_events(N_COMPLETE + 3, (0.2, 0.95)))
+    suggested, *rest = trial_events(N_COMPLETE + 3, (0.2, 0.95), configuration={"learning_rate": 1e-3, "batch_size": 8})
+    writer.listener("tickets")([replace(suggested, distributions=DISTRIBUTIONS), *rest])
     watched.page.wait_for_function(f"n => {POINTS} === n", arg=before + 2)
     watched.page.locator("#head", has_text=f"0.95 (trial {N_COMPLETE + 3})").wait_for()
     assert watched.page.evaluate("() => window.isTheSame") is True
+
+
+def test_optunas_own_dashboard_stands_beside_it(open_page: Callable[..., Watched], writer: ResultsWriter) -> None:
+    study = optuna.create_study(storage=RDBStorage(writer.url), study_name="tickets", direction="maximize")
+    rates = {"learning_rate": FloatDistribution(1e-6, 1e-1, log=True)}
+    for number in range(5):
+        params = {"learning_rate": 10.0**-number / 10}
+        study.add_trial(optuna.trial.create_trial(value=0.1 * number, params=params, distributions=rates))
+    watched = open_page("/")
+    watched.page.get_by_role("link", name="Optuna's own").click()
+    watched.page.get_by_text("tickets").first.click()
+    watched.page.get_by_role("heading", name="History").wait_for()
+    assert watched.page.url.endswith("/dashboard/studies/1")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])

@@ -33,7 +33,7 @@ POLICY = "; ".join(
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # without any a browser would not say that a form is our own
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
