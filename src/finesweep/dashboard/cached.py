@@ -15,7 +15,7 @@ from finesweep.events import TrialState
 from finesweep.results.changes import change_marks
 from finesweep.results.database import read
 
-MOST_KEPT = 100  # answers
+MOST_KEPT = 500  # answers
 EXACT = 200  # COMPLETE trials; of more, importances are computed again when a twentieth has come to them
 
 Answer = TypeVar("Answer")

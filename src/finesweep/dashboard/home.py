@@ -9,6 +9,7 @@ import pandas as pd
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from finesweep.dashboard.cached import CachedResults
 from finesweep.dashboard.page import rendered, results_of
 from finesweep.dashboard.words import age_text, moment_text, silence_text
 from finesweep.results.changes import last_heard
@@ -57,7 +58,16 @@ def _values(request: Request) -> dict[str, Any]:
     search = request.query_params.get("search", "").strip()
     lines = sweep_lines(results_of(request))
     found = [line for line in lines if search.lower() in f"{line.name} {line.what} {line.state}".lower()]
-    return {"search": search, "n_sweeps": len(lines), "n_found": len(found), "lines": found[:MOST_SWEEPS]}
+    shown = found[:MOST_SWEEPS]
+    results = results_of(request)
+    marks = results.marks() if shown else {}
+    costs = {line.name: kept_cost(results, line.name, marks.get(line.name)) for line in shown}
+    return {"search": search, "n_sweeps": len(lines), "n_found": len(found), "lines": shown, "costs": costs}
+
+
+def kept_cost(results: CachedResults, sweep: str, mark: str | None) -> str:
+    """Say what a sweep has cost, computed anew when it has changed."""
+    return results.kept.get(("cost", sweep), mark, lambda: cost_text(results, sweep))
 
 
 def sweep_lines(results: Results, sweep: str | None = None) -> list[SweepLine]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -22,11 +21,12 @@ from finesweep.dashboard.figures import (
     parallel_lines,
     slice_figure,
 )
-from finesweep.dashboard.home import cost_text, sweep_lines
+from finesweep.dashboard.home import kept_cost, sweep_lines
 from finesweep.dashboard.page import Head, grid_of, rendered, results_of, sweep_link, trial_link, with_query
 from finesweep.errors import ResultsError
 from finesweep.events import DEVICE_USE, TrialState
 from finesweep.results.objectives import value_text
+from finesweep.views.failures import failure_groups
 from finesweep.views.findings import Finding, findings
 from finesweep.views.picture import configuration_text, memory_text
 from finesweep.views.plots import importance_figure
@@ -40,15 +40,6 @@ MOST_GROUPS = 20  # of failures
 MOST_RUNNING = 50
 MOST_BARS = 1000  # attempts in the timeline, the last ones
 CURVE_WIDTH = 24  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Trials that failed for one reason, and what the last of them said."""
-
-    reason: str
-    numbers: tuple[int, ...]
-    traceback: str | None
 
 
 def page(request: Request) -> Response:
@@ -142,8 +133,7 @@ def _name(request: Request) -> str:
 def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
     mark = results.mark(sweep)  # raises for a name that is not there
     [line] = sweep_lines(results, sweep)
-    cost = results.kept.get(("cost", sweep), mark, lambda: cost_text(results, sweep))
-    return {"line": line, "cost": cost, "mark": mark}
+    return {"line": line, "cost": kept_cost(results, sweep, mark), "mark": mark}
 
 
 def _control(request: Request, results: CachedResults, sweep: str) -> dict[str, Any]:
@@ -232,17 +222,9 @@ def _next_sort(head: Head, sort: str) -> str:
 
 
 def _failures(results: CachedResults, sweep: str) -> dict[str, Any]:
-    trials, attempts = results.trials(sweep), results.attempts(sweep)
-    failed = trials[trials["state"] == TrialState.FAILED]
-    reasons = failed["reason"].fillna("no reason is known")
-    told = attempts[attempts["traceback"].notna()].drop_duplicates("number", keep="last")
-    tracebacks = dict(zip(told["number"], told["traceback"], strict=True))
-    groups = []
-    for reason in reasons.value_counts().head(MOST_GROUPS).index:
-        numbers = tuple(int(number) for number in failed.loc[reasons == reason, "number"])
-        last = next((str(tracebacks[number]) for number in reversed(numbers) if number in tracebacks), None)
-        groups.append(FailureGroup(str(reason), numbers, last))
-    return {"groups": groups, "n_failed": len(failed)}
+    groups = failure_groups(results.trials(sweep), results.attempts(sweep))
+    n_failed = sum(len(group.numbers) for group in groups)
+    return {"groups": groups[:MOST_GROUPS], "n_groups": len(groups), "n_failed": n_failed}
 
 
 def _metrics(results: CachedResults, sweep: str, trials: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import value_text
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
 from finesweep.spec.sweep import SweepSpec
+from finesweep.views.failures import failure_groups
 from finesweep.views.picture import configuration_text
 from finesweep.views.printing import duration_text
 
@@ -60,7 +61,7 @@ def findings(results: Results, sweep: str, importances: pd.DataFrame) -> tuple[F
         *_of_ranges(spec, best),
         *_of_importance(importances),
         *_of_cost(results, spec, trials),
-        *_of_failures(spec, trained),
+        *_of_failures(results, spec, trained),
     )
 
 
@@ -153,17 +154,17 @@ def _of_cost(results: Results, spec: SweepSpec, trials: pd.DataFrame) -> Iterato
     yield Finding(Kind.COST, text, advice)
 
 
-def _of_failures(spec: SweepSpec, trained: pd.DataFrame) -> Iterator[Finding]:
-    failed = trained[trained["state"] == TrialState.FAILED]
-    if failed.empty:
+def _of_failures(results: Results, spec: SweepSpec, trained: pd.DataFrame) -> Iterator[Finding]:
+    groups = failure_groups(trained, results.attempts(spec.name))
+    if not groups:
         return
-    reasons = failed["reason"].fillna("no reason").value_counts()
-    first = failed[failed["reason"].fillna("no reason") == reasons.index[0]].iloc[0]
-    others = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    first, *rest = groups
+    n_failed = sum(len(group.numbers) for group in groups)
+    others = f", and {len(rest)} other reason{'s' if len(rest) > 1 else ''}" if rest else ""
     yield Finding(
         Kind.FAILURES,
-        f"{len(failed)} of {len(trained)} trials failed, {reasons.iloc[0]} of them by: {reasons.index[0]}{others}.",
-        f"finesweep logs {spec.name}:{first['number']}",
+        f"{n_failed} of {len(trained)} trials failed, {len(first.numbers)} of them by: {first.reason}{others}.",
+        f"finesweep logs {spec.name}:{first.numbers[0]}",
     )
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results
+from finesweep.views.failures import failure_groups
 from finesweep.views.findings import findings
 from finesweep.views.plots import Plots, importance_figure, plotly_script
 from finesweep.views.printing import html_table
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MOST_TRIALS = 1000  # in the table, the best first
-MOST_TRACEBACKS = 10  # one for each reason
+MOST_GROUPS = 10  # of failures, by reason
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #888; }
@@ -102,12 +103,12 @@ def _trials(results: Results, sweep: str) -> str:
 
 
 def _failures(results: Results, sweep: str) -> str:
-    attempts = results.attempts(sweep)
-    failed = attempts[attempts["traceback"].notna()].drop_duplicates("reason").head(MOST_TRACEBACKS)
+    groups = failure_groups(results.trials(sweep), results.attempts(sweep))
     items = [
-        f"<details><summary>trial {row.number}: {escape(str(row.reason))}</summary>"
-        f"<pre>{escape(str(row.traceback))}</pre></details>"
-        for row in failed.itertuples()
+        f"<details><summary>{len(group.numbers)} × {escape(group.reason)}</summary>"
+        f"<p>Trials {', '.join(map(str, group.numbers))}.</p>"
+        f"<pre>{escape(group.traceback or 'No traceback was kept.')}</pre></details>"
+        for group in groups[:MOST_GROUPS]
     ]
     return "\n".join(["<h2>Failures</h2>", *items]) if items else ""
 

@@ -119,5 +119,5 @@ def test_failures_are_counted_by_reason_and_lead_to_a_log(sweep: Sweep) -> None:
     for reason in ("out of luck", "out of memory", "out of memory"):
         sweep.add(0.1, state=TrialState.FAILED, reason=reason)
     assert sweep.said(Kind.FAILURES) == [
-        ("3 of 4 trials failed, 2 of them by: out of memory, and 1 other reasons.", "finesweep logs tickets:2")
+        ("3 of 4 trials failed, 2 of them by: out of memory, and 1 other reason.", "finesweep logs tickets:2")
     ]
