@@ -98,19 +98,21 @@ def samples(trial: str, step: int | None, results: str | None, as_json: bool) ->
 
 @click.command()
 @click.argument("sweep", metavar="SWEEP[:NUMBER]")
-@click.option("--to", "target", type=click.Choice(["json"]), default="json", show_default=True, help="Format.")
+@click.option("--to", "target", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="Format.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-best.json]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @results_option
 def export(sweep: str, target: str, output: Path | None, force: bool, results: str | None) -> None:
     """Write a trial's configuration, by default the best one's, for production training."""
-    from finesweep.export.json_file import export_json
     from finesweep.export.record import export_record
+    from finesweep.export.record_text import export_text, export_yaml
+    from finesweep.export.whole_file import write_whole
 
     name, number = trial_name(sweep) if ":" in sweep else (sweep, None)
     record = export_record(open_database(results), name, number)
     path = output or Path(f"{name}-{'best' if number is None else number}.{target}")
-    export_json(record, path, force=force)
+    text = {"json": export_text, "yaml": export_yaml}[target](record)
+    write_whole(path, text.encode(), force=force)
     click.echo(str(path))
 
 

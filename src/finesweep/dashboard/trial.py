@@ -18,8 +18,8 @@ from finesweep.dashboard.page import rendered, results_of
 from finesweep.dashboard.words import moment_text, outcome_text
 from finesweep.errors import FinesweepError, ResultsError, SpecError
 from finesweep.events import DEVICE_USE, GRAD_NORM, LEARNING_RATE, MEMORY_GIB, TrialState
-from finesweep.export.json_file import export_text
 from finesweep.export.record import export_record
+from finesweep.export.record_text import export_text
 from finesweep.layout import log_path
 from finesweep.results.frames import TrialResult
 from finesweep.results.objectives import value_text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from finesweep.errors import ExportError
@@ -28,20 +28,25 @@ class ExportRecord:
     trial: int
     task: str | None  # None, as model and data: a trainer of the user's own was not told
     trainer: str
+    code_dir: str | None  # where modules of the user's own lie
     model: Mapping[str, Any] | None  # name, how it is loaded, fingerprint
     data: Mapping[str, Any] | None  # paths, columns, limits, fingerprint
     settings: Mapping[str, Any]
+    n_devices: int  # that the batch of the settings is for: a trial of a sweep has one
+    evaluation: Mapping[str, Any]  # metrics of the user's own, and what is generated to be judged
     seed: int
     configuration: Configuration  # what the sweep searched
     objective: Mapping[str, Any] | Sequence[Mapping[str, Any]]  # as the study has it: one, or a list of several
     value: float  # of the leading objective
     value_step: int | None  # the step of the sweep's grid that the value came from
+    grid: Mapping[str, Any]  # what its steps count ("examples" or, in percent, "progress"), and where reports fall
     metrics: Mapping[str, float]  # all that were reported at that step
     examples_seen: int
     facts: Mapping[str, Any]  # effective warm-up, device batch, accumulation, device, counts, ...
     artifacts: Mapping[str, str]  # kind -> path below the sweep's artifact folder
     provenance: Mapping[str, Any]  # versions, commit, host, devices, labels, ...
     command: str | None  # trains the trial again; None if the sweep was not run from a file
+    verification: Mapping[str, Any] | None = None  # what training it again over fresh seeds found; None: not done
 
 
 def export_record(results: Results, sweep: str, number: int | None = None) -> ExportRecord:
@@ -60,6 +65,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         trial=trial.number,
         task=spec.task,
         trainer=spec.trainer,
+        code_dir=spec.code_dir,
         model=None
         if spec.model is None
         else {**spec.model.model_dump(mode="json"), "fingerprint": provenance.get("model_fingerprint")},
@@ -67,11 +73,14 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         if spec.data is None
         else {**spec.data.model_dump(mode="json"), "fingerprint": provenance.get("data_fingerprint")},
         settings=settings.model_dump(mode="json"),
+        n_devices=1,
+        evaluation=spec.evaluation.model_dump(mode="json"),
         seed=settings.seed,
         configuration=trial.configuration,
         objective=spec.study.model_dump(mode="json")["objective"],
         value=trial.value,
         value_step=trial.value_step,
+        grid=asdict(results.grid(sweep)),
         metrics=at_value,
         examples_seen=worker.examples_seen,
         facts=worker.facts,

@@ -13,8 +13,8 @@ from tests.unit.dashboard.conftest import SCRIPT
 
 from finesweep.dashboard.figures import sample
 from finesweep.events import Event, TrialState
-from finesweep.export.json_file import export_text
 from finesweep.export.record import export_record
+from finesweep.export.record_text import export_text
 from finesweep.notebook import Results
 from finesweep.results.writer import ResultsWriter
 

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -14,43 +12,15 @@ from finesweep.events import (
     AttemptResult,
     Ending,
     Event,
-    Grid,
     Source,
     TrialFinished,
     TrialState,
     TrialSuggested,
 )
-from finesweep.export.json_file import export_json
 from finesweep.export.record import export_record
-from finesweep.results.frames import Results, open_results
-from finesweep.results.writer import ResultsWriter, open_writer
-from finesweep.spec.sweep import SweepSpec
+from finesweep.results.frames import Results
 
 Events = Callable[..., list[Event]]
-
-PROVENANCE = {
-    "file": "my sweeps/tickets.yaml",
-    "versions": {"torch": "2.13"},
-    "model_fingerprint": "sha256:m",
-    "data_fingerprint": "sha256:d",
-}
-
-
-@pytest.fixture
-def writer(tmp_path: Path) -> Iterator[ResultsWriter]:
-    with open_writer(tmp_path / "r.db") as writer:
-        yield writer
-
-
-@pytest.fixture
-def launch(writer: ResultsWriter, make_spec: Callable[..., SweepSpec]) -> Callable[..., Results]:
-    def launch(*batches: list[Event], provenance: Mapping[str, Any] = PROVENANCE, **sections: Any) -> Results:
-        writer.create_sweep(make_spec(**sections), grid=Grid("examples", 100, 1000), provenance=provenance)
-        for batch in batches:
-            writer.listener("tickets")(batch)
-        return open_results(writer.url)
-
-    return launch
 
 
 def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_events: Events) -> None:
@@ -72,7 +42,10 @@ def test_a_record_resolves_the_incumbent(launch: Callable[..., Results], trial_e
     assert {"name": "tiny", "dtype": "float32", "fingerprint": "sha256:m"}.items() <= record.model.items()
     assert record.data["train"] == "/data/train.jsonl"
     assert record.data["fingerprint"] == "sha256:d"
-    assert record.provenance == PROVENANCE
+    assert record.provenance == results.provenance("tickets")
+    assert record.provenance["versions"] == {"torch": "2.13"}
+    assert record.grid == {"unit": "examples", "every": 100, "longest": 1000}
+    assert (record.n_devices, record.verification) == (1, None)
 
 
 def test_the_command_repeats_just_this_trial(launch: Callable[..., Results], trial_events: Events) -> None:
@@ -124,44 +97,6 @@ def test_only_complete_trials_are_exported(launch: Callable[..., Results], trial
         export_record(results, "tickets", 0)
     with pytest.raises(ExportError, match=r"trial tickets:1 is INTERRUPTED; only"):
         export_record(results, "tickets", 1)
-
-
-def test_json_holds_the_whole_record(launch: Callable[..., Results], trial_events: Events, tmp_path: Path) -> None:
-    configuration = {"learning_rate": 3.2e-05}
-    events = trial_events(0, [0.5, float("-inf")], configuration=configuration)
-    events[-1] = TrialFinished(0, TrialState.COMPLETE, None, 0.5, 200)
-    record = export_record(launch(events), "tickets")
-    export_json(record, tmp_path / "best.json")
-    content = json.loads((tmp_path / "best.json").read_text(), parse_constant=pytest.fail)
-    assert content["finesweep_export"] == 1
-    assert content["settings"]["learning_rate"] == 3.2e-05
-    assert content["metrics"] == {"accuracy": "-inf", "loss": 0.5}
-    assert content["command"] == record.command
-
-
-def test_an_existing_file_is_replaced_only_by_force(
-    launch: Callable[..., Results], trial_events: Events, tmp_path: Path
-) -> None:
-    path = tmp_path / "out" / "best.json"
-    path.parent.mkdir()
-    path.write_text("mine")
-    record = export_record(launch(trial_events(0, configuration={"learning_rate": 3.2e-05})), "tickets")
-    with pytest.raises(ExportError, match=r"best\.json: is already there\. .*--force"):
-        export_json(record, path)
-    assert path.read_text() == "mine"
-    export_json(record, path, force=True)
-    assert json.loads(path.read_text())["trial"] == 0
-    assert [entry.name for entry in path.parent.iterdir()] == ["best.json"]
-
-
-def test_a_folder_or_a_missing_folder_is_named(
-    launch: Callable[..., Results], trial_events: Events, tmp_path: Path
-) -> None:
-    record = export_record(launch(trial_events(0, configuration={"learning_rate": 3.2e-05})), "tickets")
-    with pytest.raises(ExportError, match="is a folder"):
-        export_json(record, tmp_path, force=True)
-    with pytest.raises(ExportError, match=r"nowhere/best\.json: No such file or directory\. Name a file in a folder"):
-        export_json(record, tmp_path / "nowhere" / "best.json")
 
 
 def test_of_several_objectives_a_trial_must_be_named_unless_one_beats_all(
