@@ -98,22 +98,41 @@ def samples(trial: str, step: int | None, results: str | None, as_json: bool) ->
 
 @click.command()
 @click.argument("sweep", metavar="SWEEP[:NUMBER]")
-@click.option("--to", "target", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="Format.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-best.json]")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--best", "is_best", is_flag=True, help="The best trial, as where no number is given.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["json", "yaml", "trainer", "script", "axolotl", "llamafactory", "trl", "openai"]),
+    default="json",
+    show_default=True,
+    help="Format.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-best.FORMAT]")
+@click.option("--devices", "n_devices", type=click.IntRange(min=1), help="Share the batch among so many devices.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @results_option
-def export(sweep: str, target: str, output: Path | None, force: bool, results: str | None) -> None:
+def export(
+    sweep: str,
+    is_best: bool,
+    target: str,
+    output: Path | None,
+    n_devices: int | None,
+    force: bool,
+    results: str | None,
+) -> None:
     """Write a trial's configuration, by default the best one's, for production training."""
     from finesweep.export.record import export_record
-    from finesweep.export.record_text import export_text, export_yaml
-    from finesweep.export.whole_file import write_whole
+    from finesweep.export.targets import ending_of, export_to, write_exported
 
     name, number = trial_name(sweep) if ":" in sweep else (sweep, None)
-    record = export_record(open_database(results), name, number)
-    path = output or Path(f"{name}-{'best' if number is None else number}.{target}")
-    text = {"json": export_text, "yaml": export_yaml}[target](record)
-    write_whole(path, text.encode(), force=force)
-    click.echo(str(path))
+    if is_best and number is not None:
+        raise click.UsageError(f"--best chooses the trial, and {sweep} names one: leave one of them out")
+    exported = export_to(export_record(open_database(results), name, number), target, n_devices=n_devices)
+    path = output or Path(f"{name}-{'best' if number is None else number}.{ending_of(target)}")
+    for file in write_exported(exported, path, force=force):
+        click.echo(str(file))
+    for warning in exported.warnings:
+        click.echo(f"note: {warning}", err=True)
 
 
 def _watch(known: Results, sweep: str, selection: Selection) -> None:

@@ -48,6 +48,12 @@ class ExportRecord:
     command: str | None  # trains the trial again; None if the sweep was not run from a file
     verification: Mapping[str, Any] | None = None  # what training it again over fresh seeds found; None: not done
 
+    @property
+    def metric(self) -> str:
+        """The name of the leading objective's metric."""
+        leading = self.objective if isinstance(self.objective, Mapping) else self.objective[0]
+        return str(leading["metric"])
+
 
 def export_record(results: Results, sweep: str, number: int | None = None) -> ExportRecord:
     """Gather a COMPLETE trial, the best if no number is given.

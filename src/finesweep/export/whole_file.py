@@ -10,10 +10,7 @@ from finesweep.errors import ExportError
 
 def write_whole(path: Path, content: bytes, *, force: bool) -> None:
     """Write beside `path`, sync, replace. Raises ExportError."""
-    if path.is_dir():
-        raise ExportError(f"{path}: is a folder. Name a file in it.")
-    if path.exists() and not force:
-        raise ExportError(f"{path}: is already there. Name another file, or replace it with --force.")
+    check_free(path, force=force)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("xb") as file:
@@ -27,3 +24,11 @@ def write_whole(path: Path, content: bytes, *, force: bool) -> None:
         ) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise ExportError for a folder and, if not forced, for a file that is there."""
+    if path.is_dir():
+        raise ExportError(f"{path}: is a folder. Name a file in it.")
+    if path.exists() and not force:
+        raise ExportError(f"{path}: is already there. Name another file, or replace it with --force.")

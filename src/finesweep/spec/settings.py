@@ -111,7 +111,7 @@ _FORMER: Mapping[str, str] = {  # not fields of transformers 5, but often looked
     "max_seq_length": "write `max_length` under `data`",
     "max_length": "write `max_length` under `data`",
 }
-_RENAMED: Mapping[str, str] = {  # the former still do, with a warning
+RENAMED: Mapping[str, str] = {  # the former still do, with a warning
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
@@ -271,7 +271,7 @@ def batch_problem(settings: TrainingSpec) -> str | None:
 
 def transformers_arguments(settings: TrainingSpec) -> dict[str, Any]:
     """Return just what is passed on to TrainingArguments as it stands, but by its present name."""
-    return {_RENAMED.get(name, name): value for name, value in (settings.model_extra or {}).items()}
+    return {RENAMED.get(name, name): value for name, value in (settings.model_extra or {}).items()}
 
 
 def _problem(name: str, value: Any) -> str | None:

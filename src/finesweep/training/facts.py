@@ -6,7 +6,8 @@ In: settings and what they came to. Out: JSON values. It must not know how trial
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def facts_at_start(
 ) -> Mapping[str, Any]:
     return {
         "method": settings.method,
+        **_facts_of_cut(settings, trainable),
         "n_trainable": trainable.n_trainable,
         "n_parameters": trainable.n_total,
         "device": device_name(device),
@@ -41,6 +43,21 @@ def facts_at_start(
         "resumed_from": resumed_from,
         "pid": os.getpid(),
     }
+
+
+def _facts_of_cut(settings: TrainingSpec, trainable: Trainable) -> Mapping[str, Any]:
+    """Name what moves where some of the weights do: an export says so to who cannot look at the model."""
+    if settings.method != "feature-extraction":
+        return {}
+    return {"unfrozen_modules": modules_of(trainable.names), "frozen_modules": list(trainable.frozen_names)}
+
+
+def modules_of(names: Iterable[str]) -> list[str]:
+    """Name the modules that parameters are of, a numbered one in place of all that is in it: `layers.3`, `norm`."""
+    return sorted({match[0] if (match := _NUMBERED.match(name)) else name.rpartition(".")[0] for name in names})
+
+
+_NUMBERED = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
 
 
 def device_name(device: torch.device) -> str:

@@ -27,6 +27,7 @@ class Trainable:
     n_total: int
     n_bytes: int  # of all weights, as they are held
     frozen_modules: tuple[nn.Module, ...]  # whose dropout must stay off: no parameter of theirs moves
+    frozen_names: tuple[str, ...] = ()  # of these modules, in the order of the model
 
 
 def apply_method(model: Model, settings: TrainingSpec, *, task: Task, fresh_parameters: frozenset[str]) -> Trainable:
@@ -80,6 +81,7 @@ def trainable(model: Model, *, frozen: Sequence[str] = ()) -> Trainable:
         n_total=sum(map(_n_weights, weights.values())),
         n_bytes=sum(parameter.numel() * parameter.element_size() for parameter in weights.values()),
         frozen_modules=tuple(model.get_submodule(path) for path in frozen),
+        frozen_names=tuple(frozen),
     )
 
 

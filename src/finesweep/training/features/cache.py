@@ -119,7 +119,10 @@ class FeatureCache:
         if known.boundary.path != model.base_model_prefix:  # else what is stored is pooled
             add_pooling(model, settings.pooling)
         return replace(
-            known.whole, model=model, frozen_modules=tuple(model.get_submodule(path) for path in known.cut.frozen)
+            known.whole,
+            model=model,
+            frozen_modules=tuple(model.get_submodule(path) for path in known.cut.frozen),
+            frozen_names=known.cut.frozen,
         )
 
     def _look_within_memory(self, settings: TrainingSpec) -> _Known | NotCached:
