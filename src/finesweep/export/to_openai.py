@@ -76,7 +76,7 @@ def _of_transformers(record: ExportRecord, ledger: Ledger) -> dict[str, Any]:
     for name in ("warmup_steps", "warmup_ratio", "weight_decay", "early_stopping_patience"):
         ledger.warn_unless_default(f"settings.{name}", "OpenAI has no word for it: it decides itself.")
     ledger.warn_unless_default("settings.early_stopping_min_delta", "OpenAI has no word for it.")
-    ledger.take("settings.device_batch_size")
+    ledger.warn_unless_default("settings.device_batch_size", "OpenAI trains on devices of its own.")
     for item in ("data.dataset", "data.config", "data.revision", "data.validation", "data.max_length"):
         ledger.warn_unless_default(item, "OpenAI sees the files that are uploaded, and they whole.")
     return {
