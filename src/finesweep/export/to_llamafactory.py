@@ -20,10 +20,8 @@ DATA_SETS = "dataset_info.json"  # where LLaMA-Factory looks for what a data set
 
 _ATTENTION = {"eager": "disabled", "sdpa": "sdpa", "flash_attention_2": "fa2", "flash_attention_3": "fa3"}
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
-_UNKNOWN = (  # to the versions of transformers that it runs with
-    *("activation_checkpointing_kwargs",),
-    *("report_to",),
-)
+_FORMER = {"activation_checkpointing_kwargs": "gradient_checkpointing_kwargs"}  # it runs with older transformers
+_UNKNOWN = ("dataloader_multiprocessing_context", "dataloader_in_order")  # to these
 
 
 def to_llamafactory(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exported:
@@ -37,7 +35,7 @@ def to_llamafactory(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exp
         "do_train": True,
         "output_dir": f"{record.sweep}-{record.trial}",
         "disable_gradient_checkpointing": not any(checkpointing),  # its own default is to do it
-        **training_arguments(ledger, record, spread, but=(*_CHECKPOINTING, *_UNKNOWN)),
+        **training_arguments(ledger, record, spread, renamed=_FORMER, but=(*_CHECKPOINTING, *_UNKNOWN)),
         "report_to": "none",
     }
     ledger.warn_unless_default("settings.pooling", "a language model has none.")
@@ -59,7 +57,9 @@ def _model(ledger: Ledger, record: ExportRecord) -> dict[str, Any]:
         ledger.warn("model.attention", f"{attention} is none that LLaMA-Factory knows; it chooses.")
     ledger.warn_unless_default("model.allow_pickle", "transformers loads pickled weights unasked.")
     dtype = ledger.take("model.dtype")
-    if dtype == "bfloat16":
+    if dtype == "float32" and (ledger.look("settings.bf16") or ledger.look("settings.fp16")):
+        ledger.warn("model.dtype", "LLaMA-Factory loads the weights themselves in 16 bits where it computes in them.")
+    elif dtype == "bfloat16":
         words["pure_bf16"] = True
     elif dtype == "float16":
         ledger.warn("model.dtype", "LLaMA-Factory trains weights of float32 or bfloat16: it takes float32.")
@@ -122,6 +122,9 @@ def _rows(ledger: Ledger, record: ExportRecord) -> tuple[dict[str, Any], dict[st
         words["packing"] = True
     else:
         words |= {"train_on_prompt": False, "packing": False}
+    if ledger.look("data.format") == "prompt-completion":
+        words["template"] = "empty"  # prompt and completion as they stand
+        ledger.warn("data.completion", "LLaMA-Factory puts no end-of-text token behind it; append it to the rows.")
     if isinstance(validation, float):
         ledger.warn("data.validation", f"LLaMA-Factory draws other rows than the trial's for the {validation:g}.")
         words["val_size"] = validation
