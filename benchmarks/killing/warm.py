@@ -7,7 +7,7 @@ import pandas
 import rich.console
 
 import finesweep.driver
-import finesweep.export.json_file
+import finesweep.export.record_text
 import finesweep.results.frames
 import finesweep.scheduling.inline
 import finesweep.search.broker
