@@ -13,7 +13,7 @@ from finesweep.export.record import ExportRecord
 from finesweep.spec.faults import show
 from finesweep.spec.parameters import Model
 from finesweep.spec.settings import default_of, has_effect, own_settings
-from finesweep.spec.sweep import DataSpec, Evaluation, ModelSpec
+from finesweep.spec.sweep import METRICS, DataSpec, Evaluation, ModelSpec, columns_of
 
 # Of the sweep and not of what a trial learns: whoever trains on does not need them.
 NEEDLESS: Mapping[str, str] = {
@@ -23,6 +23,7 @@ NEEDLESS: Mapping[str, str] = {
     "settings.report_to": "where trials are shown",
     "data.test": "rows that no trial sees",
 }
+_COLUMNS = ("text", "text_pair", "label", "prompt", "completion", "messages")
 _SECTIONS: Mapping[str, type[Model]] = {"model": ModelSpec, "data": DataSpec, "evaluation": Evaluation}
 
 
@@ -37,6 +38,7 @@ class Ledger:
             held = getattr(record, section) or {}
             self._values |= {f"{section}.{name}": value for name, value in held.items() if name != "fingerprint"}
         self._values["task"] = record.task
+        self._unread = _unread_columns(record)
         self.fates: dict[str, str] = {}  # item -> said, warned or refused
         self._warnings: list[str] = []
         self._refusals: list[str] = []
@@ -95,6 +97,8 @@ class Ledger:
                 continue
             if section == "settings" and method is not None and not has_effect(name, method=method):
                 continue
+            if item in self._unread:
+                continue
             if self._is_set(item):
                 yield item
 
@@ -106,3 +110,12 @@ class Ledger:
         field = _SECTIONS[section].model_fields[name]
         value = self._values.get(item)
         return bool(value if field.is_required() else value != field.get_default() and value not in ({}, []))
+
+
+def _unread_columns(record: ExportRecord) -> frozenset[str]:
+    """Name the columns of which the task reads nothing."""
+    task = next((task for task in METRICS if task == record.task), None)
+    if record.data is None or task is None:
+        return frozenset()
+    data = DataSpec.model_validate({key: value for key, value in record.data.items() if key != "fingerprint"})
+    return frozenset(f"data.{key}" for key in set(_COLUMNS) - set(columns_of(data, task)))

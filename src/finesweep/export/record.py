@@ -55,8 +55,10 @@ class ExportRecord:
         return str(leading["metric"])
 
 
-def export_record(results: Results, sweep: str, number: int | None = None) -> ExportRecord:
-    """Gather a COMPLETE trial, the best if no number is given.
+def export_record(
+    results: Results, sweep: str, number: int | None = None, *, verification: Mapping[str, Any] | None = None
+) -> ExportRecord:
+    """Gather a COMPLETE trial, the best if no number is given; `verification` is kept with the trial it is of.
 
     Raises ExportError for any other trial, and without a number where several objectives leave the choice open.
     """
@@ -92,6 +94,7 @@ def export_record(results: Results, sweep: str, number: int | None = None) -> Ex
         facts=worker.facts,
         artifacts=worker.artifacts,
         provenance=provenance,
+        verification=verification if verification is not None and verification.get("trial") == trial.number else None,
         command=_command(spec, trial, provenance.get("file"), provenance.get("overrides", ())),
     )
 

@@ -52,6 +52,9 @@ def _arguments(record: ExportRecord, ledger: Ledger) -> Mapping[str, Any]:
     }
     for name in ("early_stopping_patience", "early_stopping_min_delta"):  # when it ended, the step it ends at tells
         ledger.take(f"settings.{name}")
+    if (context := said.get("dataloader_multiprocessing_context")) not in (None, "fork"):
+        ledger.warn("settings.dataloader_multiprocessing_context", f"workers of the script are forked, not {context}.")
+        said["dataloader_multiprocessing_context"] = "fork"
     said.pop("dataloader_drop_last", None)  # it would drop validation rows as well: the script has a sampler for it
     return said
 

@@ -96,7 +96,7 @@ CONTEXT: Mapping[str, Mapping[str, Any]] = {  # what makes a setting mean someth
     "data.seed": {"data.max_train_rows": 50},
 }
 ALONG = {"data.dataset": {"data.train": "train", "data.validation": "validation"}}
-NOT_OF_THIS_TASK = {"data.text_pair", "data.label"}
+NOT_OF_THIS_TASK = {"data.text_pair", "data.label"}  # which has no use for them
 SETTLED = {  # said by something else
     ("script", "settings.early_stopping_patience"): "the script ends where the trial's value came from",
     ("script", "settings.early_stopping_min_delta"): "the script ends where the trial's value came from",
@@ -287,6 +287,11 @@ def test_openai_is_warned_of_all_that_it_decides_itself(causal: ExportRecord) ->
         assert f"settings.{item}: " in said
     with pytest.raises(ExportError, match="--devices: OpenAI trains on devices of its own"):
         export_to(causal, "openai", n_devices=2)
+
+
+def test_columns_that_the_task_does_not_read_need_not_be_said(causal: ExportRecord) -> None:
+    record = changed(causal, {"data.label": "class", "data.messages": "chats", "settings.lora_rank": 64})
+    assert export_to(record, "script") == export_to(causal, "script")
 
 
 def test_a_value_from_before_the_end_is_warned_of(causal: ExportRecord) -> None:
