@@ -21,6 +21,7 @@ from finesweep.spec.settings import passed_on_settings, training_arguments, valu
 from finesweep.spec.sweep import DataSpec, ModelSpec, TrainingSpec
 
 MakeRecord = Callable[..., ExportRecord]
+ORDER = ("trainer", "script", "axolotl", "llamafactory", "trl", "openai")  # of the columns in docs/exports.md
 TARGETS = [name for name in FORMATS if name not in ("json", "yaml")]
 FACTS = {
     "device_batch_size": 4,
@@ -158,6 +159,18 @@ def check_is_told(record: ExportRecord, item: str, value: Any, target: str) -> N
     is_named = re.search(name, said if said == otherwise_said else f"{said}\n{otherwise_said}", re.MULTILINE)
     is_written = written and written != otherwise_written
     assert is_written or is_named, f"{target} does not say {item}"
+
+
+def fate(record: ExportRecord, item: str, value: Any, target: str) -> str:
+    """Say in a word what becomes of an item that is set."""
+    if item in NEEDLESS and (target, item) != ("trainer", "settings.report_to"):
+        return "—"
+    if SETTLED.get((target, item)) == "the method is refused":
+        return "refused"
+    before = changed(record, CONTEXT.get(item, {}))
+    written, said = outcome(changed(before, {item: value, **ALONG.get(item, {})}), target)
+    is_named = re.search(rf"(^|: ){re.escape(item)}: |^{item.partition('.')[0]}: ", said, re.MULTILINE)
+    return "said" if not is_named else "warned" if written else "refused"
 
 
 def sample(name: str) -> Any:
@@ -328,3 +341,22 @@ def test_files_beside_are_not_replaced_either(causal: ExportRecord, tmp_path: Pa
 def test_each_format_has_a_name_for_its_file(target: str, causal: ExportRecord) -> None:
     assert ending_of(target).endswith((".json", ".yaml", ".py", "json", "yaml"))
     assert isinstance(export_to(causal, target), Exported)
+
+
+def test_the_table_in_the_documentation_says_what_is_done(causal: ExportRecord) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.match(r"\| `(settings|model|data|evaluation)\.", line)]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    table = {row[0].strip("`"): dict(zip(ORDER, row[1:], strict=True)) for row in rows}
+    values = {
+        **{f"settings.{name}": value for name, value in OWN.items()},
+        **{f"model.{name}": value for name, value in MODEL.items()},
+        **{f"data.{name}": value for name, value in DATA.items()},
+        "evaluation.metrics": {"mine": "scores:mine"},
+        "evaluation.generation": {"rows": 3},
+    }
+    assert set(table) == set(values) - NOT_OF_THIS_TASK
+    for item, cells in table.items():
+        for target, cell in cells.items():
+            done = fate(causal, item, values[item], target)
+            assert done in cell or (done == "said" and cell not in ("—", "warned", "refused")), (item, target, done)
