@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 import transformers
 from tests.training.conftest import CLASSES, WORDS, write_rows
 
@@ -287,3 +288,47 @@ def test_two_processes_share_the_batch(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("The trial came to") == 1
     assert read_metrics(tmp_path / "tiny-0")["loss"] == pytest.approx(record.metrics["loss"], rel=1e-4)
+
+
+TRL = """
+import sys
+from trl.scripts.sft import main, make_parser
+
+given = ["--config", sys.argv[1], "--use_cpu", "true", "--dataloader_pin_memory", "false"]
+main(*make_parser().parse_args_and_config(args=given))
+"""
+
+
+@pytest.mark.slow
+def test_trl_comes_to_the_number_of_the_trial(
+    train: Train, tied_llama: Path, data_dir: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    """By the exported configuration alone; its model is judged here, since trl has no word for the validation rows."""
+    packages = tmp_path / "packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), "trl==1.16.0"]
+    if subprocess.run(install, capture_output=True).returncode != 0:
+        pytest.skip("trl cannot be installed here")
+    last = {"metric": "loss", "direction": "minimize", "value": "last"}
+    options = {"device_batch_size": 4, "warmup_steps": 3, "lr_scheduler_type": "cosine", "learning_rate": 5e-3}
+    data = {}
+    for split in ("train", "validation"):  # trl tokenises prompt and completion as one text
+        rows = (json.loads(line) for line in (data_dir / f"generative_{split}.jsonl").read_text().splitlines())
+        spaced = [{**row, "completion": f" {row['completion']}"} for row in rows]
+        data[split] = str(write_rows(tmp_path / f"{split}.jsonl", spaced))
+    record = train(model=tied_llama, task="causal-lm", objective=last, data=data, **options)
+    write_exported(export_to(record, "trl"), tmp_path / "trl.yaml", force=False)
+    (tmp_path / "run.py").write_text(TRL)
+    done = subprocess.run(
+        [sys.executable, "run.py", "trl.yaml"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(packages)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tiny-0")
+    nll, n_tokens = 0.0, 0
+    for row in datasets.Dataset.from_json(record.data["validation"], keep_in_memory=True):  # type: ignore[index]
+        prompt, answer = tokenizer(row["prompt"])["input_ids"], tokenizer(row["completion"])["input_ids"]
+        ids = torch.tensor([*prompt, *answer, tokenizer.eos_token_id][:16])
+        logits = model(ids[None]).logits[0, len(prompt) - 1 : -1]
+        nll += torch.nn.functional.cross_entropy(logits, ids[len(prompt) :], reduction="sum").item()
+        n_tokens += len(ids) - len(prompt)
+    assert nll / n_tokens == pytest.approx(record.value, rel=1e-5)

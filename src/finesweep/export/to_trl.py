@@ -83,6 +83,11 @@ def _rows(ledger: Ledger, record: ExportRecord) -> dict[str, Any]:
     words: dict[str, Any] = {**_source(ledger, list(columns.values())), "max_length": ledger.take("data.max_length")}
     if kind == "prompt-completion":
         words["completion_only_loss"] = True
+        ledger.warn(
+            "data.prompt",
+            "trl joins prompt and completion and tokenises both at once: let completions begin with a space, or"
+            " tokens where they meet are others.",
+        )
     elif kind == "messages":
         words["assistant_only_loss"] = True
         ledger.warn("data.format", "trl tells the assistant's words by {% generation %} in the chat template alone.")
