@@ -303,27 +303,33 @@ def plain(chat):
 '''
 
 ENCODE_TEXTS = '''
-def encode(rows, most_blocks=None):
+def encode(rowsMOST_BLOCKS):
     """Join texts, an end-of-text token after each, and cut what results into blocks of MAX_LENGTH tokens.
 
     Each block begins with the last token of the one before, which bears no loss.
     """
     texts = [row[TEXT] for row in rows]
-    if most_blocks is not None:
-        random.Random(DATA_SEED).shuffle(texts)
-    end = tokenizer.eos_token_id
+SHUFFLE_TEXTS    end = tokenizer.eos_token_id
     n_new = MAX_LENGTH - 1
     tokens = []
     for text in texts:
         ids = tokenizer(text)["input_ids"]
         tokens += ids if ids[-1:] == [end] else [*ids, end]
-        if most_blocks is not None and len(tokens) >= most_blocks * n_new:
-            tokens = tokens[: most_blocks * n_new]
-            break
-    joined = [end, *tokens]
+STOP_AT_MOST    joined = [end, *tokens]
     blocks = [joined[start : start + MAX_LENGTH] for start in range(0, len(tokens), n_new)]
     return [{"input_ids": block, "labels": [-100, *block[1:]]} for block in blocks]
 '''
+
+LIMITED_TEXTS = {  # what stands in ENCODE_TEXTS where blocks are limited
+    "MOST_BLOCKS": ", most_blocks=None",
+    "SHUFFLE_TEXTS": """    if most_blocks is not None:
+        random.Random(DATA_SEED).shuffle(texts)
+""",
+    "STOP_AT_MOST": """        if most_blocks is not None and len(tokens) >= most_blocks * n_new:
+            tokens = tokens[: most_blocks * n_new]
+            break
+""",
+}
 
 COLLATE = '''
 def collate(rows):
@@ -468,6 +474,7 @@ class WholeStepTrainer(Trainer):
 
 SAMPLER = """
     def _get_train_sampler(self, train_dataset=None):
+        order = ORDER
         return SAMPLER_EXPRESSION
 """
 

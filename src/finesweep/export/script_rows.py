@@ -109,7 +109,7 @@ def _reading(data: DataSpec, parts: Parts, *, task: str) -> None:
             parts.block(blocks.COMPLETE_CHATS)
         else:
             columns = ", ".join(_columns(data, task))
-            parts.constants.append(f"COLUMNS = ({columns},)  # that a row must have something in")
+            parts.constants.append(f"COLUMNS = [{columns}]  # that a row must have something in")
             parts.block(blocks.COMPLETE)
 
 
@@ -142,7 +142,10 @@ def _encoding(data: DataSpec, parts: Parts, *, task: str) -> None:
         parts.block(blocks.ENCODE_LABELLED if data.text_pair is None else blocks.ENCODE_PAIRS)
     elif data.format == "text":
         limited = data.max_train_rows or data.max_validation_rows
-        parts.block(blocks.ENCODE_TEXTS, *(("import random",) if limited else ()))
+        text = blocks.ENCODE_TEXTS
+        for name, lines in blocks.LIMITED_TEXTS.items():
+            text = text.replace(name, lines if limited else "")
+        parts.block(text, *(("import random",) if limited else ()))
     else:
         if data.format == "messages":
             parts.block(blocks.ENCODE_CHATS, "import re")

@@ -81,10 +81,11 @@ def _sampler(parts: Parts, strategy: str, *, drop_last: bool) -> str:
         case _:
             parts.imports.add("from accelerate.data_loader import SeedableRandomSampler")
             order = "SeedableRandomSampler(self.train_dataset, data_seed=SEED)"
-    if drop_last:
-        parts.block(blocks.WHOLE_BATCHES, "import itertools")
-        order = f"WholeBatches(len(self.train_dataset), {order})"
-    return blocks.SAMPLER.replace("SAMPLER_EXPRESSION", order)
+    if not drop_last:
+        return blocks.SAMPLER.replace("        order = ORDER\n", "").replace("SAMPLER_EXPRESSION", order)
+    parts.block(blocks.WHOLE_BATCHES, "import itertools")
+    whole = "WholeBatches(len(self.train_dataset), order)"
+    return blocks.SAMPLER.replace("ORDER", order).replace("SAMPLER_EXPRESSION", whole)
 
 
 def _run(record: ExportRecord, arguments: Mapping[str, Any], stop_at: int | None, *, drop_last: bool) -> str:

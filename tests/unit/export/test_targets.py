@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -305,6 +307,36 @@ def test_openai_is_warned_of_all_that_it_decides_itself(causal: ExportRecord) ->
 def test_columns_that_the_task_does_not_read_need_not_be_said(causal: ExportRecord) -> None:
     record = changed(causal, {"data.label": "class", "data.messages": "chats", "settings.lora_rank": 64})
     assert export_to(record, "script") == export_to(causal, "script")
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "adapters": {"settings.method": "lora", "settings.lora_target_modules": "q_proj, v_proj"},
+    "chats": {"data.format": "messages", "data.validation": 0.2, "data.incomplete": "leave-out"},
+    "text": {"data.format": "text", "data.train": "/data/book.txt", "data.validation": 0.1},
+    "blocks": {"settings.method": "feature-extraction", "data.format": "text", "data.max_train_rows": 9},
+    "hub": {
+        "data.dataset": "org/rows", "data.train": "train", "data.validation": "a[:9]", "data.incomplete": "leave-out",
+        "model.trust_remote_code": True, "model.attention": "sdpa", "model.name": "org/m", "model.allow_pickle": True,
+    },
+    "order": {"settings.dataloader_drop_last": True, "settings.train_sampling_strategy": "group_by_length"},
+    "labelled": {"settings.pooling": "cls", "data.text_pair": "second", "data.validation": 0.2},
+    "labelled adapters": {"settings.method": "lora", "settings.pooling": "mean", "data.max_validation_rows": 9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scripts_are_code_that_a_linter_has_nothing_to_say_of(
+    causal: ExportRecord, variant: str, tmp_path: Path
+) -> None:
+    record = changed(causal, VARIANTS[variant])
+    tasks = ("classification", "multi-label-classification", "regression") if "labelled" in variant else ("causal-lm",)
+    for task in tasks:
+        text = export_to(replace(record, task=task), "script").text
+        (tmp_path / f"{task}.py").write_text(text, encoding="utf-8")
+    options = ["--isolated", "--quiet", "--no-cache", "--line-length", "120"]
+    for arguments in (["check", "--select", "E,F,I,W", *options], ["format", "--check", *options]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *arguments, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_value_from_before_the_end_is_warned_of(causal: ExportRecord) -> None:
