@@ -12,7 +12,7 @@ from finesweep.errors import ExportError
 from finesweep.export.record import ExportRecord
 from finesweep.spec.faults import show
 from finesweep.spec.parameters import Model
-from finesweep.spec.settings import default_of, has_effect, own_settings
+from finesweep.spec.settings import default_of, has_effect, passed_on_settings
 from finesweep.spec.sweep import METRICS, DataSpec, Evaluation, ModelSpec, columns_of
 
 # Of the sweep and not of what a trial learns: whoever trains on does not need them.
@@ -77,8 +77,8 @@ class Ledger:
 
     def passed_on(self) -> list[str]:
         """Name the settings that went to transformers' TrainingArguments as they stand."""
-        own = own_settings()
-        return [name for name in self._record.settings if name not in own]
+        known = passed_on_settings()
+        return [name for name in self._record.settings if name in known]
 
     def close(self) -> tuple[str, ...]:
         """Return the warnings, one for each item that nothing was done about. Raises ExportError for refusals."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from finesweep.export.batch import Spread
+from finesweep.export.headline import headline, one_line
 from finesweep.export.record import ExportRecord
 
 _WIDTH = 112  # characters of a line
+_VERSION = re.compile(r"\d+[\w.]*")
 _ALWAYS = ("torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -96,10 +99,9 @@ def _is_run(block: str) -> bool:
 def header(record: ExportRecord, spread: Spread) -> str:
     """Say what the script is, how it is run, and what it should come to."""
     versions = record.provenance.get("versions", {})
+    on = f"On {record.facts.get('device', 'its device')}, with transformers {versions.get('transformers', '?')}"
     many = f"torchrun --nproc-per-node {spread.n_devices if spread.n_devices > 1 else 2} train.py"
-    verified = ""
-    if record.verification is not None and "mean" in record.verification:
-        verified = f"\nVerified by training it again over fresh seeds: {record.verification['mean']:.6g}."
+    told = "\n".join(headline(record))
     return f'''"""Train as trial {record.trial} of the sweep {record.sweep} was trained. Written by `finesweep export`.
 
     pip install -r requirements.txt
@@ -108,11 +110,11 @@ def header(record: ExportRecord, spread: Spread) -> str:
 
 An optimizer step sees {spread.batch_size} examples on however many devices, if these divide {spread.batch_size}.
 
-The trial came to {record.metric} {record.value!r} on {record.facts.get("device", "its device")}, \\
-with transformers {versions.get("transformers", "?")} and torch {versions.get("torch", "?")}.{verified}
+{told}
+{one_line(f"{on} and torch {versions.get('torch', '?')}.")}
 """
 
-'''.replace(", \\\n", ", ")
+'''
 
 
 def requirements(record: ExportRecord, packages: set[str]) -> str:
@@ -120,6 +122,6 @@ def requirements(record: ExportRecord, packages: set[str]) -> str:
     versions = record.provenance.get("versions", {})
     lines = []
     for package in sorted(packages):
-        version = str(versions.get(package) or "").partition("+")[0]  # +cpu is a build, not a version of the index
-        lines.append(f"{package}=={version}" if version else package)
+        found = _VERSION.match(str(versions.get(package)))  # +cpu is a build, and none of the index
+        lines.append(f"{package}=={found[0]}" if found else package)
     return "\n".join(lines) + "\n"

@@ -140,5 +140,5 @@ if trainer.is_world_process_zero():
     tokenizer.save_pretrained(arguments.output_dir)
     Path(arguments.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(json.dumps(metrics, indent=2))
-    print("The trial came to {record.metric} {record.value!r}.")
+    print({literal(f"The trial came to {record.metric} {record.value!r}.")})
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 from finesweep.export.batch import Spread
 from finesweep.export.exported import Exported
+from finesweep.export.headline import comment
 from finesweep.export.hf_words import LEARNING, warmup_steps, warn_of_end, warn_of_scores
 from finesweep.export.ledger import Ledger
 from finesweep.export.model_words import causal_only, model_name, names_of_modules, unfrozen_modules, whole_alpha
@@ -41,7 +42,7 @@ def to_axolotl(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exported
     ledger.warn_unless_default("settings.pooling", "a language model has none.")
     warn_of_end(ledger, record)
     warn_of_scores(ledger)
-    return Exported(yaml_text(content), warnings=ledger.close())
+    return Exported(comment(record) + yaml_text(content), warnings=ledger.close())
 
 
 def _training(ledger: Ledger, record: ExportRecord, spread: Spread) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from finesweep.export.batch import Spread
 from finesweep.export.exported import Exported
+from finesweep.export.headline import comment
 from finesweep.export.hf_words import training_arguments, warn_of_end, warn_of_scores
 from finesweep.export.ledger import Ledger
 from finesweep.export.model_words import causal_only, model_name, names_of_modules, whole_alpha
@@ -35,7 +36,7 @@ def to_trl(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exported:
     ledger.warn_unless_default("settings.pooling", "a language model has none.")
     warn_of_end(ledger, record)
     warn_of_scores(ledger)
-    return Exported(yaml_text({**content, **arguments}), warnings=ledger.close())
+    return Exported(comment(record) + yaml_text({**content, **arguments}), warnings=ledger.close())
 
 
 def _model(ledger: Ledger, record: ExportRecord) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -392,3 +393,44 @@ def test_the_table_in_the_documentation_says_what_is_done(causal: ExportRecord) 
         for target, cell in cells.items():
             done = fate(causal, item, values[item], target)
             assert done in cell or (done == "said" and cell not in ("—", "warned", "refused")), (item, target, done)
+
+
+def test_what_a_verification_found_stands_at_the_head_of_a_file(causal: ExportRecord) -> None:
+    found = {
+        "trial": 0, "metric": "loss", "split": "test", "n": 5, "mean": 0.52341, "interval": [0.51741, 0.52941],
+        "baseline": {"label": "defaults", "mean": 0.61, "interval": [0.6, 0.62]},
+    }  # fmt: skip
+    record = replace(causal, verification=found)
+    sentence = (
+        "Verified over 5 seeds: 0.5234 ± 0.006, defaults 0.61 ± 0.01 (loss on the test rows, which no trial saw)."
+    )
+    for target in ("axolotl", "llamafactory", "trl"):
+        first, second = export_to(record, target).text.splitlines()[:2]
+        assert (first, second) == ("# Trial 0 of the sweep tickets, which came to loss 0.5.", f"# {sentence}")
+        assert "Verified" not in export_to(causal, target).text
+    assert sentence in export_to(record, "script").text.split('"""')[1]
+
+
+def test_nothing_in_a_record_becomes_code(causal: ExportRecord) -> None:
+    """A database may come from anybody, and `export` is said to run nothing of it."""
+    evil = '"""\nimport os\nos.abort()\n"""'
+    settings = {**causal.settings, "x=1) or print(": 1, "optim": evil}
+    record = replace(
+        causal,
+        settings=settings,
+        objective={"metric": evil, "direction": "minimize"},
+        data={**causal.data, "prompt": evil, "train": f"/data/{evil}.jsonl"},
+        facts={**FACTS, "device": evil, "eval_batch_size": evil, "unfrozen_modules": [evil]},
+        provenance={"versions": {"torch": f"2.13{evil}", "transformers": evil}},
+        verification={"mean": 0.5, "n": evil, "metric": evil},
+    )
+    script = export_to(record, "script")
+    names = {node.id for node in ast.walk(ast.parse(script.text)) if isinstance(node, ast.Name)}
+    assert "abort" not in names
+    assert not any(
+        isinstance(node, ast.Attribute) and node.attr == "abort" for node in ast.walk(ast.parse(script.text))
+    )
+    assert "abort" not in script.beside["requirements.txt"]
+    assert any("x=1) or print(: 1 is not said" in warning for warning in script.warnings)
+    for target in ("axolotl", "llamafactory"):
+        assert "os.abort()" not in yaml.safe_load(export_to(record, target).text)
