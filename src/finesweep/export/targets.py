@@ -16,12 +16,12 @@ from finesweep.export.exported import Exported
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import export_text, export_yaml
-from finesweep.export.to_axolotl import to_axolotl
-from finesweep.export.to_llamafactory import to_llamafactory
-from finesweep.export.to_openai import to_openai
-from finesweep.export.to_script import to_script
-from finesweep.export.to_trainer import to_trainer
-from finesweep.export.to_trl import to_trl
+from finesweep.export.script.writer import to_script
+from finesweep.export.stacks.axolotl import to_axolotl
+from finesweep.export.stacks.llamafactory import to_llamafactory
+from finesweep.export.stacks.openai import to_openai
+from finesweep.export.stacks.trainer import to_trainer
+from finesweep.export.stacks.trl import to_trl
 from finesweep.export.whole_file import check_free, write_whole
 from finesweep.spec.sweep import TRANSFORMERS
 

@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from finesweep.export import script_blocks as blocks
 from finesweep.export.batch import Spread
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
-from finesweep.export.script_model import run_model
-from finesweep.export.script_rows import run_rows
-from finesweep.export.script_text import Parts, literal
+from finesweep.export.script import training_blocks
+from finesweep.export.script.model import run_model
+from finesweep.export.script.rows import run_rows
+from finesweep.export.script.text import Parts, literal
 
 _COMPUTED = ("train_sampling_strategy", "dataloader_pin_memory")
 
@@ -33,18 +33,18 @@ def training_parts(
     if stop_at is not None:
         why = "optimizer step that the trial's value came from; None: train to the end"
         parts.constant("STOP_AT", stop_at, why=why)
-        parts.block(blocks.STOP, "from transformers import TrainerCallback")
+        parts.block(training_blocks.STOP, "from transformers import TrainerCallback")
     smoothing = arguments.get("label_smoothing_factor", 0.0)
-    loss = blocks.LOSSES[task].replace("SMOOTHING", repr(smoothing))
+    loss = training_blocks.LOSSES[task].replace("SMOOTHING", repr(smoothing))
     parts.block(loss if smoothing else loss.replace(", label_smoothing=0.0", ""), "import torch")
-    parts.block(blocks.MEAN_LOSS)
-    trainer = blocks.TRAINER.replace("N_LOSSES", blocks.COUNTS.get(task, blocks.COUNTS[""]))
+    parts.block(training_blocks.MEAN_LOSS)
+    trainer = training_blocks.TRAINER.replace("N_LOSSES", training_blocks.COUNTS.get(task, training_blocks.COUNTS[""]))
     strategy, drop_last = settings.get("train_sampling_strategy", "random"), settings.get("dataloader_drop_last", False)
     parts.block(trainer + _sampler(parts, strategy, drop_last=drop_last), "from transformers import Trainer")
-    parts.block(blocks.STATISTICS[task])
-    parts.block(blocks.FIRST)
+    parts.block(training_blocks.STATISTICS[task])
+    parts.block(training_blocks.FIRST)
     needs = ("from scipy.stats import spearmanr",) if task == "regression" else ()
-    parts.block(blocks.SCORES[task], "import numpy as np", *needs)
+    parts.block(training_blocks.SCORES[task], "import numpy as np", *needs)
     if task == "regression":
         parts.packages.add("scipy")
     parts.block(run_model(record, parts))
@@ -74,7 +74,7 @@ def _sampler(parts: Parts, strategy: str, *, drop_last: bool) -> str:
         return ""
     match strategy:
         case "group_by_length":
-            parts.block(blocks.BY_LENGTH, "from transformers.trainer_pt_utils import LengthGroupedSampler")
+            parts.block(training_blocks.BY_LENGTH, "from transformers.trainer_pt_utils import LengthGroupedSampler")
             order = 'ByLength(BATCH_SIZE, [len(row["input_ids"]) for row in self.train_dataset])'
         case "sequential":
             order = "torch.utils.data.SequentialSampler(self.train_dataset)"
@@ -82,10 +82,10 @@ def _sampler(parts: Parts, strategy: str, *, drop_last: bool) -> str:
             parts.imports.add("from accelerate.data_loader import SeedableRandomSampler")
             order = "SeedableRandomSampler(self.train_dataset, data_seed=SEED)"
     if not drop_last:
-        return blocks.SAMPLER.replace("        order = ORDER\n", "").replace("SAMPLER_EXPRESSION", order)
-    parts.block(blocks.WHOLE_BATCHES, "import itertools")
+        return training_blocks.SAMPLER.replace("        order = ORDER\n", "").replace("SAMPLER_EXPRESSION", order)
+    parts.block(training_blocks.WHOLE_BATCHES, "import itertools")
     whole = "WholeBatches(len(self.train_dataset), order)"
-    return blocks.SAMPLER.replace("ORDER", order).replace("SAMPLER_EXPRESSION", whole)
+    return training_blocks.SAMPLER.replace("ORDER", order).replace("SAMPLER_EXPRESSION", whole)
 
 
 def _run(record: ExportRecord, arguments: Mapping[str, Any], stop_at: int | None, *, drop_last: bool) -> str:

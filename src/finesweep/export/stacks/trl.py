@@ -7,12 +7,12 @@ from typing import Any
 from finesweep.export.batch import Spread
 from finesweep.export.exported import Exported
 from finesweep.export.headline import comment
-from finesweep.export.hf_words import training_arguments, warn_of_end, warn_of_scores
 from finesweep.export.ledger import Ledger
-from finesweep.export.model_words import causal_only, model_name, names_of_modules, whole_alpha
 from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import yaml_text
-from finesweep.export.rows_words import file_kind, is_plain_split, warn_of_limits
+from finesweep.export.stacks.model_words import causal_only, model_name, names_of_modules, whole_alpha
+from finesweep.export.stacks.rows_words import file_kind, is_plain_split, warn_of_limits
+from finesweep.export.stacks.training_words import training_arguments, warn_of_end, warn_of_scores
 
 _COLUMNS = {  # of a format: our key -> the column that trl reads
     "prompt-completion": {"prompt": "prompt", "completion": "completion"},

@@ -11,13 +11,13 @@ from typing import Any
 
 from finesweep.export.batch import Spread
 from finesweep.export.exported import Exported
-from finesweep.export.hf_words import LEARNING, warmup_steps
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
-from finesweep.export.script_model import model_parts
-from finesweep.export.script_rows import row_parts
-from finesweep.export.script_text import Parts, header, requirements
-from finesweep.export.script_training import training_parts
+from finesweep.export.script.model import model_parts
+from finesweep.export.script.rows import row_parts
+from finesweep.export.script.text import Parts, header, requirements
+from finesweep.export.script.training import training_parts
+from finesweep.export.stacks.training_words import LEARNING, warmup_steps
 from finesweep.spec.settings import RENAMED
 from finesweep.spec.sweep import METRICS
 

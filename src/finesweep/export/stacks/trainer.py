@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from finesweep.export.batch import Spread
 from finesweep.export.exported import Exported
-from finesweep.export.hf_words import training_arguments, warn_of_end, warn_of_scores
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import json_text
+from finesweep.export.stacks.training_words import training_arguments, warn_of_end, warn_of_scores
 from finesweep.spec.settings import RENAMED
 
 _CODE = "TrainingArguments do not hold it; the code around the Trainer has to."

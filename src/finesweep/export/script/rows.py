@@ -8,19 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from finesweep.export import script_blocks as blocks
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
-from finesweep.export.script_text import Parts
+from finesweep.export.script import row_blocks, token_blocks
+from finesweep.export.script.text import Parts
 from finesweep.spec.sweep import DataSpec, columns_of
 
 _READERS = {
-    ".json": ("read_json", blocks.READ_JSON, ("import datasets",)),
-    ".jsonl": ("read_json", blocks.READ_JSON, ("import datasets",)),
-    ".csv": ("read_csv", blocks.READ_CSV, ("import csv", "import sys")),
-    ".parquet": ("read_parquet", blocks.READ_PARQUET, ("import datasets",)),
-    ".arrow": ("read_arrow", blocks.READ_ARROW, ("import pyarrow as pa",)),
-    ".txt": ("read_text", blocks.READ_TEXT, ("from pathlib import Path",)),
+    ".json": ("read_json", row_blocks.READ_JSON, ("import datasets",)),
+    ".jsonl": ("read_json", row_blocks.READ_JSON, ("import datasets",)),
+    ".csv": ("read_csv", row_blocks.READ_CSV, ("import csv", "import sys")),
+    ".parquet": ("read_parquet", row_blocks.READ_PARQUET, ("import datasets",)),
+    ".arrow": ("read_arrow", row_blocks.READ_ARROW, ("import pyarrow as pa",)),
+    ".txt": ("read_text", row_blocks.READ_TEXT, ("from pathlib import Path",)),
 }
 _SEEN = ("dataset", "config", "revision", "train", "validation", "format", "max_length", "incomplete", "seed")
 _MULTI = "multi-label-classification"
@@ -102,15 +102,15 @@ def _reading(data: DataSpec, parts: Parts, *, task: str) -> None:
                     parts.packages.add("pyarrow")
     else:
         is_saved = Path(data.dataset).is_absolute()
-        parts.block(blocks.READ_SAVED if is_saved else blocks.READ_HUB, "import datasets")
-        parts.block(blocks.NAMED)
+        parts.block(row_blocks.READ_SAVED if is_saved else row_blocks.READ_HUB, "import datasets")
+        parts.block(row_blocks.NAMED)
     if data.incomplete == "leave-out":
         if "MESSAGES" in _columns(data, task):
-            parts.block(blocks.COMPLETE_CHATS)
+            parts.block(row_blocks.COMPLETE_CHATS)
         else:
             columns = ", ".join(_columns(data, task))
             parts.constants.append(f"COLUMNS = [{columns}]  # that a row must have something in")
-            parts.block(blocks.COMPLETE)
+            parts.block(row_blocks.COMPLETE)
 
 
 def _columns(data: DataSpec, task: str) -> list[str]:
@@ -122,40 +122,40 @@ def _choosing(data: DataSpec, parts: Parts, *, task: str) -> None:
     is_document = data.dataset is None and Path(data.train).suffix == ".txt"
     limited = not _is_packed(data, task) and (data.max_train_rows or data.max_validation_rows)
     if shares and is_document:
-        parts.block(blocks.SET_ASIDE_DOCUMENT)
+        parts.block(row_blocks.SET_ASIDE_DOCUMENT)
         shares = {}
     if shares or limited:
         needs = ("from collections import Counter",) if task == _MULTI else ()
-        parts.block(blocks.STRATA.get(task, blocks.NO_STRATA), *needs)
-        parts.block(blocks.SHUFFLED, "import random")
+        parts.block(row_blocks.STRATA.get(task, row_blocks.NO_STRATA), *needs)
+        parts.block(row_blocks.SHUFFLED, "import random")
     if limited:
-        parts.block(blocks.LIMIT)
+        parts.block(row_blocks.LIMIT)
     if shares:
-        has_strata = task in blocks.STRATA
-        parts.block(blocks.SET_ASIDE)
-        parts.block(blocks.AT_LEAST_ONE if has_strata else blocks.NO_MINIMUM)
+        has_strata = task in row_blocks.STRATA
+        parts.block(row_blocks.SET_ASIDE)
+        parts.block(row_blocks.AT_LEAST_ONE if has_strata else row_blocks.NO_MINIMUM)
 
 
 def _encoding(data: DataSpec, parts: Parts, *, task: str) -> None:
     if task != "causal-lm":
-        parts.block(blocks.TARGETS[task])
-        parts.block(blocks.ENCODE_LABELLED if data.text_pair is None else blocks.ENCODE_PAIRS)
+        parts.block(token_blocks.TARGETS[task])
+        parts.block(token_blocks.ENCODE_LABELLED if data.text_pair is None else token_blocks.ENCODE_PAIRS)
     elif data.format == "text":
         limited = data.max_train_rows or data.max_validation_rows
-        text = blocks.ENCODE_TEXTS
-        for name, lines in blocks.LIMITED_TEXTS.items():
+        text = token_blocks.ENCODE_TEXTS
+        for name, lines in token_blocks.LIMITED_TEXTS.items():
             text = text.replace(name, lines if limited else "")
         parts.block(text, *(("import random",) if limited else ()))
     else:
         if data.format == "messages":
-            parts.block(blocks.ENCODE_CHATS, "import re")
+            parts.block(token_blocks.ENCODE_CHATS, "import re")
         else:
-            parts.block(blocks.ENCODE_COMPLETIONS)
-        parts.block(blocks.CUT)
-    labels = blocks.LABELS_PER_TOKEN if task == "causal-lm" else blocks.LABELS_PER_ROW
-    collate = blocks.COLLATE.replace("LABELS_OF_A_BATCH", labels)
+            parts.block(token_blocks.ENCODE_COMPLETIONS)
+        parts.block(token_blocks.CUT)
+    labels = token_blocks.LABELS_PER_TOKEN if task == "causal-lm" else token_blocks.LABELS_PER_ROW
+    collate = token_blocks.COLLATE.replace("LABELS_OF_A_BATCH", labels)
     if data.text_pair is not None and task != "causal-lm":
-        collate = collate.replace(blocks.RETURN, blocks.WITH_TYPES)
+        collate = collate.replace(token_blocks.RETURN, token_blocks.WITH_TYPES)
     parts.block(collate, "import torch")
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from finesweep.export import script_blocks as blocks
 from finesweep.export.ledger import Ledger
-from finesweep.export.model_words import model_name, names_of_modules
 from finesweep.export.record import ExportRecord
-from finesweep.export.script_text import Parts, literal
+from finesweep.export.script import model_blocks
+from finesweep.export.script.text import Parts, literal
+from finesweep.export.stacks.model_words import model_name, names_of_modules
 
 _PROBLEMS = {
     "classification": "single_label_classification",
@@ -33,8 +33,8 @@ def model_parts(record: ExportRecord, ledger: Ledger, parts: Parts) -> None:
     )
     method, pooling = ledger.take("settings.method"), ledger.take("settings.pooling")
     if pooling != "model":
-        vector = blocks.MEAN if pooling == "mean" else blocks.CLS
-        parts.block(blocks.POOL.replace("POOLING", str(pooling)).replace("VECTOR", vector), "import torch")
+        vector = model_blocks.MEAN if pooling == "mean" else model_blocks.CLS
+        parts.block(model_blocks.POOL.replace("POOLING", str(pooling)).replace("VECTOR", vector), "import torch")
     if method == "feature-extraction":
         ledger.take("settings.unfrozen_layers")
         _check_cut(record, ledger)
@@ -107,18 +107,18 @@ def _moving(record: ExportRecord, parts: Parts) -> str:
     text = "model.base_model.register_forward_hook(pool, with_kwargs=True)\n" if pooled else ""
     match settings["method"]:
         case "feature-extraction":
-            return text + blocks.FREEZE_ALL_BUT
+            return text + model_blocks.FREEZE_ALL_BUT
         case "lora":
             parts.imports |= {"import peft", "from transformers.pytorch_utils import Conv1D"}
             return text + _lora(record, pooled=pooled) + "frozen = []\n"
-    return text + (blocks.FREEZE_POOLER if pooled else "") + "frozen = []\n"
+    return text + (model_blocks.FREEZE_POOLER if pooled else "") + "frozen = []\n"
 
 
 def _lora(record: ExportRecord, *, pooled: bool) -> str:
     causal = record.task == "causal-lm"
     all_linear = record.settings["lora_target_modules"] == "all-linear"
     pooler = 'f".{model.base_model_prefix}.pooler."' if pooled else None
-    lora = blocks.LORA
+    lora = model_blocks.LORA
     if all_linear:  # peft finds them itself
         start, end = lora.index("adaptable = "), lora.index("set_seed(SEED)")
         lora = lora[:start] + lora[end:]
@@ -127,7 +127,7 @@ def _lora(record: ExportRecord, *, pooled: bool) -> str:
         lora = lora.replace("        exclude_modules=idle or None,\n", "").replace("(*whole, *idle)", "whole")
     lora = lora.replace("TARGETS", '"all-linear"' if all_linear else "targets")
     lora = lora.replace("POOLER", str(pooler)).replace("TASK_TYPE", '"CAUSAL_LM"' if causal else '"SEQ_CLS"')
-    return (blocks.LORA_NO_HEAD if causal else blocks.LORA_HEAD) + lora
+    return (model_blocks.LORA_NO_HEAD if causal else model_blocks.LORA_HEAD) + lora
 
 
 def _check_cut(record: ExportRecord, ledger: Ledger) -> None:
