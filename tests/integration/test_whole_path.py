@@ -7,6 +7,8 @@ import json
 import optuna
 import pandas as pd
 
+from finesweep.export.reading import read_record
+from finesweep.export.record import export_record
 from tests.integration.conftest import Workplace
 
 
@@ -38,6 +40,11 @@ def test_a_sweep_runs_on_ray_and_its_results_can_be_read_everywhere(workplace: W
     assert exported["configuration"] == dict(best.configuration)
     assert exported["value"] == best.value
     assert "--force" in workplace.say("export", "tiny", "-o", "best.json", code=2).stderr
+    workplace.say("export", "tiny", "--to", "yaml", "-o", "best.yaml")
+    read = [read_record(workplace.folder / name) for name in ("best.json", "best.yaml")]
+    assert read[0] == read[1] == export_record(workplace.results, "tiny")
+    assert "requirements.txt" in workplace.say("export", "tiny", "--to", "script", "-o", "train.py").stdout
+    assert "note: model: " in workplace.say("export", "tiny", "--to", "trainer", "-o", "arguments.json").stderr
     assert f"trial {best.number}, attempt 1" in workplace.say("logs", f"tiny:{best.number}").stdout
     assert all((workplace.folder / "artifacts/tiny" / f"trial-{n:04d}" / "log.txt").exists() for n in range(6))
 

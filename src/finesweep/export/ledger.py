@@ -10,10 +10,11 @@ from typing import Any
 
 from finesweep.errors import ExportError
 from finesweep.export.record import ExportRecord
+from finesweep.export.sections import data_of, task_of
 from finesweep.spec.faults import show
 from finesweep.spec.parameters import Model
 from finesweep.spec.settings import default_of, has_effect, passed_on_settings
-from finesweep.spec.sweep import METRICS, DataSpec, Evaluation, ModelSpec, columns_of
+from finesweep.spec.sweep import DataSpec, Evaluation, ModelSpec, columns_of
 
 # Of the sweep and not of what a trial learns: whoever trains on does not need them.
 NEEDLESS: Mapping[str, str] = {
@@ -114,8 +115,6 @@ class Ledger:
 
 def _unread_columns(record: ExportRecord) -> frozenset[str]:
     """Name the columns of which the task reads nothing."""
-    task = next((task for task in METRICS if task == record.task), None)
-    if record.data is None or task is None:
+    if record.data is None or record.task is None:
         return frozenset()
-    data = DataSpec.model_validate({key: value for key, value in record.data.items() if key != "fingerprint"})
-    return frozenset(f"data.{key}" for key in set(_COLUMNS) - set(columns_of(data, task)))
+    return frozenset(f"data.{key}" for key in set(_COLUMNS) - set(columns_of(data_of(record), task_of(record))))

@@ -12,7 +12,8 @@ from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
 from finesweep.export.script import row_blocks, token_blocks
 from finesweep.export.script.text import Parts
-from finesweep.spec.sweep import DataSpec, columns_of
+from finesweep.export.sections import data_of, task_of
+from finesweep.spec.sweep import DataSpec, Task, columns_of
 
 _READERS = {
     ".json": ("read_json", row_blocks.READ_JSON, ("import datasets",)),
@@ -28,21 +29,19 @@ _MULTI = "multi-label-classification"
 
 def row_parts(record: ExportRecord, ledger: Ledger, parts: Parts) -> None:
     """Add all from files to `train` and `validation`, lists of rows of input_ids and labels."""
-    assert record.data is not None and record.task is not None, "asked of a trainer of the user's own"
-    data = DataSpec.model_validate({key: value for key, value in record.data.items() if key != "fingerprint"})
-    for key in (*_SEEN, "max_train_rows", "max_validation_rows", *columns_of(data, record.task)):  # type: ignore[arg-type]
+    data, task = data_of(record), task_of(record)
+    for key in (*_SEEN, "max_train_rows", "max_validation_rows", *columns_of(data, task)):
         ledger.take(f"data.{key}")
     _constants(record, data, ledger, parts)
-    _reading(data, parts, task=record.task)
-    _choosing(data, parts, task=record.task)
-    _encoding(data, parts, task=record.task)
+    _reading(data, parts, task=task)
+    _choosing(data, parts, task=task)
+    _encoding(data, parts, task=task)
 
 
 def run_rows(record: ExportRecord) -> str:
     """Write the lines that read, choose and tokenise."""
-    assert record.data is not None
-    data = DataSpec.model_validate({key: value for key, value in record.data.items() if key != "fingerprint"})
-    packed = _is_packed(data, str(record.task))
+    data = data_of(record)
+    packed = _is_packed(data, task_of(record))
     shares = _shares(data)
     lines = [f"train = {_read(data, 'train')}"]
     if "validation" not in shares:
@@ -80,7 +79,7 @@ def _constants(record: ExportRecord, data: DataSpec, ledger: Ledger, parts: Part
     for key in ("max_train_rows", "max_validation_rows"):
         if (most := getattr(data, key)) is not None:
             parts.constant(key.upper(), most)
-    for key, column in columns_of(data, record.task).items():  # type: ignore[arg-type]
+    for key, column in columns_of(data, task_of(record)).items():
         parts.constant(key.upper(), column)
     if record.task == "causal-lm" and data.dataset is not None:
         parts.constant("LABEL", None)
@@ -92,7 +91,7 @@ def _constants(record: ExportRecord, data: DataSpec, ledger: Ledger, parts: Part
         parts.constant("LABELS", list(labels or ()))
 
 
-def _reading(data: DataSpec, parts: Parts, *, task: str) -> None:
+def _reading(data: DataSpec, parts: Parts, *, task: Task) -> None:
     if data.dataset is None:
         for path in (data.train, data.validation):
             if isinstance(path, str):
@@ -113,11 +112,11 @@ def _reading(data: DataSpec, parts: Parts, *, task: str) -> None:
             parts.block(row_blocks.COMPLETE)
 
 
-def _columns(data: DataSpec, task: str) -> list[str]:
-    return [key.upper() for key in columns_of(data, task)]  # type: ignore[arg-type]
+def _columns(data: DataSpec, task: Task) -> list[str]:
+    return [key.upper() for key in columns_of(data, task)]
 
 
-def _choosing(data: DataSpec, parts: Parts, *, task: str) -> None:
+def _choosing(data: DataSpec, parts: Parts, *, task: Task) -> None:
     shares = _shares(data)
     is_document = data.dataset is None and Path(data.train).suffix == ".txt"
     limited = not _is_packed(data, task) and (data.max_train_rows or data.max_validation_rows)
@@ -136,7 +135,7 @@ def _choosing(data: DataSpec, parts: Parts, *, task: str) -> None:
         parts.block(row_blocks.AT_LEAST_ONE if has_strata else row_blocks.NO_MINIMUM)
 
 
-def _encoding(data: DataSpec, parts: Parts, *, task: str) -> None:
+def _encoding(data: DataSpec, parts: Parts, *, task: Task) -> None:
     if task != "causal-lm":
         parts.block(token_blocks.TARGETS[task])
         parts.block(token_blocks.ENCODE_LABELLED if data.text_pair is None else token_blocks.ENCODE_PAIRS)
@@ -171,5 +170,5 @@ def _shares(data: DataSpec) -> dict[str, float]:
     return {split: value for split, value in given.items() if isinstance(value, float)}
 
 
-def _is_packed(data: DataSpec, task: str) -> bool:
+def _is_packed(data: DataSpec, task: Task) -> bool:
     return task == "causal-lm" and data.format == "text"

@@ -17,6 +17,7 @@ from finesweep.export.script.model import model_parts
 from finesweep.export.script.rows import row_parts
 from finesweep.export.script.text import Parts, header, requirements
 from finesweep.export.script.training import training_parts
+from finesweep.export.sections import task_of
 from finesweep.export.stacks.training_words import LEARNING, warmup_steps
 from finesweep.spec.settings import RENAMED
 from finesweep.spec.sweep import METRICS
@@ -63,6 +64,5 @@ def _judge(record: ExportRecord, ledger: Ledger) -> None:
     """Warn of what the script does not compute."""
     ledger.warn_unless_default("evaluation.metrics", "the script computes the metrics of the task, and not your own.")
     ledger.warn_unless_default("evaluation.generation", "the script does not judge what the model writes.")
-    known = next(metrics for task, metrics in METRICS.items() if task == record.task)
-    if record.metric not in known:
+    if record.metric not in METRICS[task_of(record)]:
         ledger.warn("objective", f"{record.metric} is not computed: the script cannot compare it with the trial's.")
