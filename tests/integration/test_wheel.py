@@ -46,6 +46,6 @@ def test_the_wheel_alone_says_help_and_checks_files(wheel: Path, workplace: Work
 def test_the_wheel_has_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     own = ("py.typed", "spec/training_arguments.json", "export/record.schema.json", "results/migrations/version_2.py")
-    own += ("dashboard/templates/base.html", "dashboard/static/dashboard.js", "dashboard/static/style.css")
+    own += ("dashboard/templates/base.html", "dashboard/assets/dashboard.js", "dashboard/assets/style.css")
     assert {f"finesweep/{name}" for name in own} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"finesweep"}
