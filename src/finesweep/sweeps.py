@@ -38,6 +38,7 @@ from finesweep.retention import Retention
 from finesweep.scheduling.backend import Backend
 from finesweep.scheduling.slots import Slots, device_environment, find_gpus, n_cores, plan_slots
 from finesweep.scheduling.stacking import Stacking
+from finesweep.search.agenda import Agenda
 from finesweep.search.broker import TrialBroker
 from finesweep.search.mirror import delete_study, holds_study
 from finesweep.spec.grid import plan_grid
@@ -46,6 +47,8 @@ from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.stacking import stacking_key
 from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
+from finesweep.verification.plan import plan_of
+from finesweep.verification.race import Race
 from finesweep.views.live import PlainView
 from finesweep.views.problems import TrackerProblems
 
@@ -97,8 +100,31 @@ def run(
         DriveError: it was begun and cannot go on now, as when the disk is full; mended, it is to be resumed.
         DataError, ModelError, ResourcesError, ResultsError, SpecError.
     """
-    view = view or _lines()
     place = place_of(spec, results=results)
+    return begin(spec, place, view=view or lines(), backend=backend, file=file, overrides=overrides)
+
+
+def begin(
+    spec: SweepSpec,
+    place: Place,
+    *,
+    view: View,
+    backend: BackendName,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    like: Mapping[str, Any] | None = None,
+    grid: Grid | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> SweepEnd:
+    """Store a sweep at its place and drive it to its end.
+
+    Args:
+        like: provenance of a sweep whose data and model this one must have.
+        grid: None: planned anew.
+        about: is stored with the provenance; what it says of a verification is carried out.
+
+    Raises what `run` raises.
+    """
     slots = slots_here(spec, view)
     make_folder(place.artifact_dir)
     with open_writer(place.url, say=view.say) as writer, ExitStack() as early:
@@ -106,16 +132,18 @@ def run(
         _refuse_used(place.artifact_dir)
         local = early.enter_context(_start_ray(spec, slots, backend))
         facts = _prepare(spec, view)
-        grid = plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
+        if like is not None:
+            _refuse_changed(facts, like, view)
+        grid = grid or plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
         provenance = gather_provenance(
             devices=asdict(slots) if slots else {"address": spec.resources.address},
-            data={**facts, "artifact_dir": str(place.artifact_dir)},
+            data={**facts, "artifact_dir": str(place.artifact_dir), **(about or {})},
             file=file,
             overrides=overrides,
         )
         writer.create_sweep(spec, grid=grid, provenance=provenance)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view)
+        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view, agenda=_agenda(spec, provenance))
 
 
 def resume(
@@ -136,8 +164,8 @@ def resume(
         SweepNameError: there is no such sweep.
         DriveError: it cannot go on now.
     """
-    view = view or _lines()
-    url = _existing(_url(results), say=view.say)
+    view = view or lines()
+    url = existing(url_of(results), say=view.say)
     known = open_results(url)
     spec = known.spec(name)
     provenance = known.provenance(name)
@@ -152,12 +180,27 @@ def resume(
         _refuse_changed(_prepare(spec, view), provenance, view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view, take_over=take_over)
+        return drive_stored(
+            spec,
+            place,
+            grid,
+            make_backend,
+            writer=writer,
+            view=view,
+            take_over=take_over,
+            agenda=_agenda(spec, provenance),
+        )
 
 
 def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
     """Set a larger total of trials or hours; a sweep that runs takes it up at once, another one when it is resumed."""
-    with open_writer(_existing(_url(results))) as writer:
+    url = existing(url_of(results))
+    if plan_of(open_results(url).provenance(name)) is not None:
+        raise SweepNameError(
+            f"sweep {name!r} is a verification: it trains what its plan says. For more seeds verify again: "
+            "finesweep verify SWEEP --seeds N."
+        )
+    with open_writer(url) as writer:
         writer.extend(name, trials=trials, hours=hours)
 
 
@@ -174,7 +217,7 @@ def load_trained(folder: Path | str) -> Any:  # Any: a transformers or peft mode
 
 def stop(name: str, *, results: str | None = None) -> bool:
     """Ask whoever drives a sweep to stop it cleanly. Tell whether anybody does."""
-    url = _existing(_url(results))
+    url = existing(url_of(results))
     driven = is_driven(name, url=url)
     with open_writer(url) as writer:
         writer.request_stop(name)
@@ -187,7 +230,7 @@ def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
     Where the files are the database says, and others may have written there: so only in a folder that is called like
     the sweep, and there only what finesweep makes. Return what is left.
     """
-    url = _existing(_url(results))
+    url = existing(url_of(results))
     artifact_dir = open_results(url).artifact_dir(name)
     with open_writer(url) as writer:
         writer.delete(name)
@@ -221,7 +264,7 @@ def migrate(*, results: str | None = None, say: Callable[[str], None]) -> str:
         SweepHeldError: an older finesweep drives a sweep in it.
         ResultsError: there is no database, or a newer finesweep made it.
     """
-    return redacted(_existing(_url(results), say=say))
+    return redacted(existing(url_of(results), say=say))
 
 
 def is_driven(name: str, *, url: str) -> bool:
@@ -254,8 +297,11 @@ def drive_stored(
     holder: Holder | None = None,
     clock: Callable[[], float] = time.monotonic,
     copying: Executor | None = None,
+    agenda: Agenda | None = None,
 ) -> SweepEnd:
     """Drive a sweep that is in the database, from its lease to its end, as this process or as a simulated `holder`.
+
+    With an agenda it says what is tried, in place of starting configurations and the sampler.
 
     Raises what `resume` raises.
     """
@@ -283,6 +329,7 @@ def drive_stored(
                 stop_after_failures=spec.budget.stop_after_failures,
                 listener=listener,
                 starting=starting_configurations(spec),
+                agenda=agenda,
                 fixed=fixed_settings(spec.training, spec.study.parameters),
                 history=history,
             )
@@ -364,7 +411,14 @@ def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: M
         cache_dir(),
         data_fingerprint=provenance["data_fingerprint"],
         model_fingerprint=provenance["model_fingerprint"],
+        judges_test=plan_of(provenance) is not None,
     )
+
+
+def _agenda(spec: SweepSpec, provenance: Mapping[str, Any]) -> Agenda | None:
+    """Give what a verification trains, and in which order."""
+    plan = plan_of(provenance)
+    return None if plan is None else Race(plan, spec.study.objective)
 
 
 def slots_here(spec: SweepSpec, view: View) -> Slots | None:
@@ -414,7 +468,8 @@ def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
     }
 
 
-def _lines() -> View:
+def lines() -> View:
+    """Give a view that writes lines on stderr."""
     return PlainView(lambda line: print(line, file=sys.stderr))  # noqa: T201  # a notebook's view
 
 
@@ -490,12 +545,13 @@ def _differences(one: Any, other: Any, path: str = "") -> list[str]:
     return [] if one == other else [path]
 
 
-def _url(results: str | None) -> str:
+def url_of(results: str | None) -> str:
+    """Tell which database is meant: as asked, else FINESWEEP_RESULTS, else the one of the current folder."""
     return resolve_url(results or os.environ.get("FINESWEEP_RESULTS"), folder=Path.cwd())
 
 
-def _existing(url: str, *, say: Callable[[str], None] | None = None) -> str:
+def existing(url: str, *, say: Callable[[str], None] | None = None) -> str:
     """Look first: a database that is not there is an error, not to be created. An older one is migrated."""
     if is_older(url):
-        open_writer(url, say=say or _lines().say).close()
+        open_writer(url, say=say or lines().say).close()
     return open_results(url).url

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import artifacts, checking, comparing, dashboard, database, life, looking, starting
+from finesweep.cli import artifacts, checking, comparing, dashboard, database, life, looking, starting, verifying
 from finesweep.cli.talk import MORE_ARGUMENTS, say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -84,6 +84,7 @@ for verb in (
     comparing.diff,
     comparing.report,
     dashboard.dashboard,
+    verifying.verify,
     looking.export,
     database.migrate,
     artifacts.artifacts,

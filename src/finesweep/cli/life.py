@@ -58,7 +58,7 @@ def run(
     from finesweep import sweeps
 
     drive = partial(sweeps.run, spec, results=results, backend=backend, file=file.absolute(), overrides=overrides)
-    return _see_through(drive, spec.name, sweeps.place_of(spec, results=results).url)
+    return see_through(drive, spec.name, sweeps.place_of(spec, results=results).url)
 
 
 @click.command()
@@ -75,7 +75,7 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
     from finesweep import sweeps
 
     drive = partial(sweeps.resume, sweep, results=results, backend=backend, take_over=take_over)
-    return _see_through(drive, sweep, _open_to_write(results).url)
+    return see_through(drive, sweep, _open_to_write(results).url)
 
 
 @click.command()
@@ -154,29 +154,32 @@ def _view() -> Any:
     return contextlib.nullcontext(PlainView(say))
 
 
-def _see_through(drive: Callable[..., SweepEnd], sweep: str, url: str) -> int:
+def see_through(drive: Callable[..., SweepEnd], sweep: str, url: str, *, as_json: bool = False) -> int:
     """Drive a sweep, told of its `view`, and show how it ended, however that is."""
     try:
         with _view() as view:
             end = drive(view=view)
-        return _close(end, url)
+        return _close(end, url, as_json=as_json)
     except DriveError as error:
         return _give_up(error, url)
     except KeyboardInterrupt:  # also one that comes while the table is made
         return _stop_at_once(sweep, url)
 
 
-def _close(end: SweepEnd, url: str) -> int:
+def _close(end: SweepEnd, url: str, *, as_json: bool = False) -> int:
     """Show how a sweep ended and say what to do next."""
     from finesweep.driver import HOURS, STOPS
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
     from finesweep.results.url import redacted
+    from finesweep.verification.plan import plan_of
     from finesweep.views.selection import Selection
     from finesweep.views.tables import best_text, leaderboard
 
     known = open_results(url)
-    print_tables([leaderboard(known, end.name, selection=Selection(top=20))], as_json=False)
+    plan = plan_of(known.provenance(end.name))
+    if plan is None:
+        print_tables([leaderboard(known, end.name, selection=Selection(top=20))], as_json=False)
     hint = database_hint(url)
     if end.reason:
         say(f"{end.name}: {end.reason}.")
@@ -187,6 +190,10 @@ def _close(end: SweepEnd, url: str) -> int:
         waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
         say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")
         return 130 if end.reason in STOPS else 1
+    if plan is not None:
+        from finesweep.cli.verifying import close_verification
+
+        return close_verification(end, url, as_json=as_json)
     front = known.front(end.name)
     if not front:
         say(f"{end.name}: no trial was completed. See why: finesweep logs {end.name}:0{hint}")
@@ -196,6 +203,7 @@ def _close(end: SweepEnd, url: str) -> int:
     say(
         f"{best_text(front)}{gap}Next:\n\n"
         f"    finesweep compare {end.name}{hint}\n"
+        f"    finesweep verify {end.name}{hint}\n"
         f"    finesweep export {exported} --to json{hint}\n"
         f"    finesweep extend {end.name} --trials N{hint}\n"
         f"    optuna-dashboard {redacted(url)}\n"

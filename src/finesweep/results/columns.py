@@ -41,6 +41,7 @@ SWEEP_COLUMNS = {
     "model": TEXT,
     "task": TEXT,
     "end_reason": TEXT,  # why its last drive ended before its budget was used up; none otherwise, or while it runs
+    "verifies": TEXT,  # the sweep whose best trials it trains again; none of a search
 }
 TRIAL_COLUMNS = {  # then those of `objective_columns`, and one column for each parameter, under its common name
     "sweep": TEXT,

@@ -211,6 +211,7 @@ class Results:
             _model_name(row.spec["model"]),
             row.spec["task"],
             row.end_reason,
+            _verified(row.provenance),
         )
 
     def _trials(self, connection: sa.Connection, sweep: str | None) -> pd.DataFrame:
@@ -278,6 +279,12 @@ class Results:
     def _is_live(self, sweep: sa.Row[Any]) -> bool:
         lease = lease_of(sweep)
         return lease is not None and lease.is_live(self.clock())
+
+
+def _verified(provenance: Mapping[str, Any]) -> str | None:
+    """Name the sweep that one verifies, as `verification.plan` stores it."""
+    plan = provenance.get("verification")
+    return str(plan["of"]) if isinstance(plan, Mapping) and "of" in plan else None
 
 
 def _named(url: str) -> str:

@@ -45,6 +45,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.search.agenda import Agenda
 from finesweep.search.asking import Asking, Drawing, Drawn
 from finesweep.search.failures import FailureStreak, Retries
 from finesweep.search.judge import BY_HAND, Judge, Values, step_of_value
@@ -94,6 +95,7 @@ class TrialBroker:
         stop_after_failures: int = 0,
         listener: Listener,
         starting: Sequence[tuple[Source, Configuration]] = (),
+        agenda: Agenda | None = None,
         fixed: Configuration | None = None,
         history: SweepHistory | None = None,
         sampler: BaseSampler | None = None,
@@ -106,6 +108,7 @@ class TrialBroker:
             retry_on: the endings that are meant by that: LOST, STALLED, FAILED or some of these.
             stop_after_failures: halt once so many trials in a row have failed for the same reason; 0: never.
             starting: configurations, perhaps partial, to be tried before the sampler is asked.
+            agenda: says what is tried, in place of `starting` and the sampler.
             fixed: the sweep's settings, on which conditions and branches may depend.
             sampler: instead of the one that the study names.
         """
@@ -138,6 +141,7 @@ class TrialBroker:
             study,
             self._known,
             starting=starting,
+            agenda=agenda,
             fixed=fixed,
             chance=make_chance(study, n_trials_before=len(history.trials)),
         )
@@ -315,7 +319,8 @@ class TrialBroker:
         """Count the trials to run that are not handed out: those that wait to go on, and those within the budget."""
         if self._halt_reason is not None:
             return 0
-        return len(self._queue) + (max(0, self._n_trials - self._n_charged) if self.used_up is None else 0)
+        n_new = self._asking.at_most(max(0, self._n_trials - self._n_charged)) if self.used_up is None else 0
+        return len(self._queue) + n_new
 
     def halt(self, reason: str, *, pause: bool) -> None:
         """Suggest no more trials; with `pause`, have the running ones write a checkpoint and give back their slots."""
@@ -423,6 +428,7 @@ class TrialBroker:
             if item is not None:
                 live.trial.set_user_attr(key, item)
         self._judge.end(live.number, _OPTUNA_STATES[state], values)
+        self._asking.note_ended(live.configuration, values[0] if values else None)
         del self._live[live.number]
         if live.number in self._in_flight:
             self._ended[live.number] = live.attempts
@@ -483,8 +489,10 @@ class TrialBroker:
         for record in history.trials:
             origin = record.number if record.reused_from is None else record.reused_from
             self._judge.restore(record, reports[origin])
-            self._asking.note_given(record.source)
-            if not record.state.is_final:
+            self._asking.note_given(record.source, record.configuration)
+            if record.state.is_final:
+                self._asking.note_ended(record.configuration, record.value)
+            else:
                 self._live[record.number] = self._revived(record)
             if record in waiting or record.reused_from is not None:
                 continue

@@ -195,6 +195,33 @@ def _default_configurations(spec: TransformersSweep) -> Iterator[dict[str, Value
             yield {name: configuration[name] for name in parameters if name in configuration}
 
 
+def default_configuration(spec: TransformersSweep, method: Value) -> dict[str, Value]:
+    """Give the library's default configuration for a method, whole: also where a default lies outside its range."""
+    parameters = spec.study.parameters
+    known = fixed_settings(spec.training, parameters)
+    configuration: dict[str, Value] = {}
+    for name in parameter_order(parameters):
+        branch = active_branch(parameters[name], {**known, **configuration})
+        if isinstance(branch, DerivedParameter):
+            configuration[name] = _derived(branch, {**known, **configuration})
+        elif branch is not None:
+            configuration[name] = method if name == "method" else _spelled(_default(name, method), branch)
+    return {name: configuration[name] for name in parameters if name in configuration}
+
+
+def _spelled(value: Value, parameter: Range) -> Value:
+    """Write a value as a parameter would: 3 for 3.0 where it is a whole number, a choice as it stands in the file."""
+    match parameter:
+        case CategoricalParameter(choices=choices):
+            return next((choice for choice in choices if same(choice, value)), value)
+        case IntParameter() if isinstance(value, float) and value.is_integer():
+            return int(value)
+        case FloatParameter() if isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        case _:
+            return value
+
+
 def _default(name: str, method: Value) -> Value:
     if name == "learning_rate" and method in _LEARNING_RATES:
         return _LEARNING_RATES[str(method)]

@@ -39,13 +39,14 @@ class Trial:
     number: int
     attempt: int  # counts from 1; a later one finds in `folder` what the earlier ones left there
     configuration: Configuration  # the parameters that the study searches, with this trial's values
-    settings: Mapping[str, Any]  # what stands under `training` in the sweep, and the seed
+    settings: Mapping[str, Any]  # what stands under `training` in the sweep, and the seed; a verification's own
     folder: Path  # for checkpoints and results; kept after the trial as `artifacts.keep` says
     spec: FunctionSweep  # the whole sweep, resolved: its paths are absolute
 
     @property
     def seed(self) -> int:
-        return self.spec.training.seed
+        """Give what chance is to begin from: the sweep's own, in a verification another one for each repetition."""
+        return int(self.settings["seed"])
 
     @property
     def model(self) -> ModelSpec | None:
@@ -229,7 +230,7 @@ class FunctionTrainer:
             number=trial.number,
             attempt=trial.attempt,
             configuration=trial.configuration,
-            settings=self._spec.training.model_dump(),
+            settings={**self._spec.training.model_dump(), "seed": settings.seed},
             folder=folder,
             spec=self._spec,
         )

@@ -7,21 +7,27 @@ trial leaves nothing behind but what is on disk.
 from __future__ import annotations
 
 import gc
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 
 from finesweep.errors import DataError, ModelError, ResourcesError
-from finesweep.events import AttemptResult, Grid, TrialSpec
+from finesweep.events import AttemptResult, Ending, Grid, TrialSpec
+from finesweep.spec.settings import settings_for
 from finesweep.spec.sweep import DataSpec, TransformersSweep
 from finesweep.trainer import Reporter, StackReporter
+from finesweep.training.best_weights import load_trained
 from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import pad_id_of
 from finesweep.training.features.cache import FeatureCache
+from finesweep.training.judge_rows import score_rows
 from finesweep.training.memory import forget_trial
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
@@ -36,7 +42,8 @@ class TransformersTrainerFactory:
     """Picklable: called once in each worker.
 
     With fingerprints, those of the sweep's beginning, a worker refuses data and a model that are others by now: trials
-    before and after would not be comparable.
+    before and after would not be comparable. With `judges_test`, a trial that has come to its end is judged on the test
+    rows as well, by its best weights, and that is told as a fact: no decision ever sees it.
     """
 
     spec: TransformersSweep
@@ -45,6 +52,7 @@ class TransformersTrainerFactory:
     cache_dir: Path
     data_fingerprint: str | None = None
     model_fingerprint: str | None = None
+    judges_test: bool = False
 
     def __call__(self) -> TransformersTrainer:
         """Load what trials share. Raises ResourcesError, DataError or ModelError."""
@@ -54,9 +62,12 @@ class TransformersTrainerFactory:
         prepared = prepare(self.spec, cache_dir=self.cache_dir)
         self._check_unchanged(prepared)
         shared = load_shared(self.spec, prepared, cache_dir=self.cache_dir)
+        test = None
+        if self.judges_test and prepared.n_test_rows:
+            test = partial(_test_facts, self.spec, shared, load_split(prepared, "test"), cache_dir=self.cache_dir)
         gc.collect()
         gc.freeze()  # what is here now stays; looking through a million objects after each trial took most of a second
-        return TransformersTrainer(self.spec, self.grid, self.artifact_dir, shared)
+        return TransformersTrainer(self.spec, self.grid, self.artifact_dir, shared, test_facts=test)
 
     def _check_unchanged(self, prepared: Prepared) -> None:
         if self.data_fingerprint not in (None, prepared.data_fingerprint):
@@ -74,8 +85,18 @@ class TransformersTrainerFactory:
 
 
 class TransformersTrainer:
-    def __init__(self, spec: TransformersSweep, grid: Grid, artifact_dir: Path, shared: Shared) -> None:
+    def __init__(
+        self,
+        spec: TransformersSweep,
+        grid: Grid,
+        artifact_dir: Path,
+        shared: Shared,
+        *,
+        test_facts: Callable[[TrialSpec, Path], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Judge what trials keep by `test_facts`, given a trial and the folder of its best weights."""
         self._spec, self._grid, self._artifact_dir, self._shared = spec, grid, artifact_dir, shared
+        self._test_facts = test_facts
         self._heads = Heads(spec, grid, shared, artifact_dir=artifact_dir)
 
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
@@ -87,7 +108,7 @@ class TransformersTrainer:
                 spec=self._spec,
                 trackers=self._spec.training.report_to,
                 artifact_dir=self._artifact_dir,
-                train=partial(self._train, trial),
+                train=partial(self._train_and_judge, trial),
             )
         finally:
             forget_trial()
@@ -100,6 +121,14 @@ class TransformersTrainer:
         """Train heads as lanes of one computation."""
         forget_trial()
         self._heads.train(trials, reporter)
+
+    def _train_and_judge(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
+        result = self._train(trial, reporter)
+        best = result.artifacts.get("best")
+        if self._test_facts is not None and result.ending is Ending.DONE and best is not None:
+            forget_trial()
+            reporter.describe(self._test_facts(trial, self._artifact_dir / best))
+        return result
 
     def _train(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
         if self._heads.can_train([trial]):
@@ -136,6 +165,29 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
             root=cache_dir / "features",
         ),
     )
+
+
+def _test_facts(
+    spec: TransformersSweep,
+    shared: Shared,
+    rows: datasets.Dataset,
+    trial: TrialSpec,
+    best_dir: Path,
+    *,
+    cache_dir: Path,
+) -> Mapping[str, Any]:
+    """Judge the weights that a trial kept by the test rows. A metric that is not finite is told as None."""
+    metrics = score_rows(
+        load_trained(best_dir, cache_dir=cache_dir),
+        rows,
+        scoring=shared.scoring,
+        tokenizer=shared.tokenizer,
+        settings=settings_for(spec.training, trial.configuration),
+        use_cpu=on_cpu(spec),
+        scratch_dir=best_dir.parent,
+    )
+    told = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return {"test_metrics": told, "n_test_rows": len(rows)}
 
 
 def _named(data: DataSpec) -> str:

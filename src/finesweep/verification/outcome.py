@@ -1,0 +1,418 @@
+"""What a verification found, read off its trainings: means and intervals on rows that chose nothing.
+
+In: the results database. Out: an `Outcome`, and the same as a mapping for exports. It must not know how it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from finesweep.events import TrialRecord, TrialState
+from finesweep.results.frames import Results
+from finesweep.results.schema import SweepState
+from finesweep.spec.study import Objective
+from finesweep.spec.sweep import TransformersSweep
+from finesweep.verification import statistics
+from finesweep.verification.plan import SEED, Arm, VerificationPlan, created_at, key_of, plan_of, verifications
+from finesweep.verification.race import Cell, Standing, n_looks, race_cells, standing_of
+from finesweep.verification.statistics import LEVEL, Estimate
+
+TEST_METRICS = "test_metrics"  # the fact of a training that holds what it came to on the test rows
+TEST, VALIDATION = "test", "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An arm over the seeds of the confirmation, on one split."""
+
+    split: str
+    estimate: Estimate
+    n_lost: int  # of its trainings, those without a value: they failed, diverged or were stopped
+    values: tuple[float, ...]  # in the order of the seeds, without those
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Winner less baseline over the seeds that both were trained with."""
+
+    n: int
+    mean: float
+    half_width: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmOutcome:
+    """An arm of the race, or the baseline. Race values are of the validation rows, by which it is decided."""
+
+    label: str
+    trial: int | None
+    search_value: float | None
+    race_mean: float | None
+    race_half_width: float | None  # those of all arms hold together
+    n_race: int  # trainings of the race that have a value
+    dropped_after: int | None  # rounds
+    lost: tuple[str, ...]  # why trainings of it have no value, once for each
+    probability_best: float | None  # on the rows of the headline, over all of its trainings
+    confirmed: tuple[Judged, ...]  # the split of the headline first; empty unless it was confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is known of a verification now; with `is_over`, all that there will be."""
+
+    sweep: str
+    of: str
+    metric: str
+    direction: str
+    split: str  # of the headline
+    race_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    state: str  # of the sweep that is the verification
+    is_over: bool
+    n_ended: int
+    most_trainings: int
+    arms: tuple[ArmOutcome, ...]  # as the search ranked them; then the baseline, if it is none of them
+    winner: str | None  # label; None while the race is run, or where no arm came to anything
+    baseline: str | None
+    difference: Difference | None
+    notes: tuple[str, ...]  # what is to be known about the numbers, in words
+
+    def arm(self, label: str | None) -> ArmOutcome | None:
+        return next((arm for arm in self.arms if arm.label == label), None)
+
+    @property
+    def won(self) -> ArmOutcome | None:
+        return self.arm(self.winner)
+
+    @property
+    def compared(self) -> ArmOutcome | None:
+        return self.arm(self.baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    value: float | None  # on the validation rows
+    test: float | None
+    reason: str | None  # why it has no value
+
+
+def outcome_of(results: Results, sweep: str) -> Outcome | None:
+    """Read what the latest verification of a sweep found: one that is over, else the one that is under way."""
+    began, latest = None, None
+    for name in reversed(verifications(results, sweep)):
+        began = began or created_at(results, sweep)
+        found = read_outcome(results, name)
+        if found is None or _plan(results, name).created_at != began:
+            continue  # of an earlier sweep of the same name
+        if found.is_over and found.won is not None:
+            return found
+        latest = latest or found
+    return latest
+
+
+def read_outcome(results: Results, verification: str) -> Outcome | None:
+    """Read what one verification found; None of a sweep that is none. Raises ResultsError for a plan that is broken."""
+    plan = plan_of(results.provenance(verification))
+    if plan is None:
+        return None
+    spec = results.spec(verification)
+    objective = spec.study.objective
+    frame = results.sweeps().set_index("sweep")
+    records = results.history(verification).trials
+    has_test = isinstance(spec, TransformersSweep) and spec.data.test is not None
+    tests = _test_values(results, verification, objective.metric) if has_test else {}
+    trainings = {_cell(record): _training(record, tests) for record in records if record.state.is_final}
+    ended = {cell: training.value for cell, training in trainings.items()}
+    standing = standing_of(plan, ended, objective)
+    split = TEST if any(training.test is not None for training in trainings.values()) else VALIDATION
+    winner = None if standing.winner is None else plan.arms[standing.winner]
+    baseline = None if standing.winner is None else _baseline(plan, standing.winner)
+    arms = _arms(plan, standing, baseline)
+    probabilities = _probabilities(arms, trainings, objective, split)
+    difference = None
+    if winner is not None and baseline is not None:
+        difference = _difference(plan, winner, baseline, trainings, split)
+    state = SweepState(str(frame.loc[verification, "state"]))
+    return Outcome(
+        sweep=verification,
+        of=plan.of,
+        metric=objective.metric,
+        direction=objective.direction,
+        split=split,
+        race_seeds=tuple(plan.race_seeds),
+        seeds=tuple(plan.seeds),
+        state=state,
+        is_over=state in (SweepState.FINISHED, SweepState.FAILED),
+        n_ended=len(trainings),
+        most_trainings=plan.most_trainings,
+        arms=tuple(
+            _arm_outcome(plan, place, arm, standing, trainings, split, has_test=has_test, probability=probability)
+            for (place, arm), probability in zip(arms, probabilities, strict=True)
+        ),
+        winner=winner.label if winner else None,
+        baseline=baseline.label if baseline else None,
+        difference=difference,
+        notes=tuple(_notes(plan, standing, trainings, objective, split, has_test=has_test)),
+    )
+
+
+def verification_of(results: Results, sweep: str) -> Mapping[str, Any] | None:
+    """Give what the verification of a sweep found, as JSON values; None unless one is over and has a winner.
+
+    `interval` and `prediction_interval` are pairs [low, high], or None with a single training.
+    """
+    outcome = outcome_of(results, sweep)
+    won = outcome.won if outcome is not None and outcome.is_over else None
+    if outcome is None or won is None or not won.confirmed:
+        return None
+    compared = outcome.compared
+    return {
+        "sweep": outcome.sweep,
+        "trial": won.trial,
+        "metric": outcome.metric,
+        "direction": outcome.direction,
+        "split": outcome.split,
+        "level": LEVEL,
+        "seeds": list(outcome.seeds),
+        "race_seeds": list(outcome.race_seeds),
+        **_judged_json(won.confirmed[0]),
+        "validation": next((_judged_json(judged) for judged in won.confirmed if judged.split == VALIDATION), None),
+        "search_value": won.search_value,
+        "probability_best": won.probability_best,
+        "baseline": None
+        if compared is None or not compared.confirmed
+        else {
+            "label": compared.label,
+            "trial": compared.trial,
+            "search_value": compared.search_value,
+            **_judged_json(compared.confirmed[0]),
+        },
+        "difference": _difference_json(outcome.difference),
+        "arms": [_arm_json(arm) for arm in outcome.arms],
+        "notes": list(outcome.notes),
+    }
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Give all of an outcome as JSON values, for --json."""
+    return {**asdict(outcome), "level": LEVEL}
+
+
+# --- trainings ----------------------------------------------------------------------------------------------------
+
+
+def _plan(results: Results, verification: str) -> VerificationPlan:
+    plan = plan_of(results.provenance(verification))
+    assert plan is not None, "it is a verification"
+    return plan
+
+
+def _cell(record: TrialRecord) -> Cell:
+    seed = record.configuration.get(SEED)
+    return key_of(record.configuration), seed if isinstance(seed, int) else -1
+
+
+def _training(record: TrialRecord, tests: Mapping[int, float]) -> _Training:
+    if record.state is TrialState.COMPLETE:
+        return _Training(record.value, tests.get(record.number), None)
+    return _Training(None, None, record.reason or record.state.value.lower())
+
+
+def _test_values(results: Results, verification: str, metric: str) -> dict[int, float]:
+    """Read what trainings came to on the test rows, from what their workers told."""
+    found = {}
+    attempts = results.attempts(verification)
+    for number, facts in zip(attempts["number"], attempts["facts"], strict=True):
+        told = facts.get(TEST_METRICS)
+        value = told.get(metric) if isinstance(told, Mapping) else None
+        if isinstance(value, int | float) and math.isfinite(value):
+            found[int(number)] = float(value)
+    return found
+
+
+def _of(training: _Training | None, split: str) -> float | None:
+    if training is None:
+        return None
+    return training.test if split == TEST else training.value
+
+
+def _baseline(plan: VerificationPlan, winner: int) -> Arm | None:
+    """Give what the winner is compared with, unless it is that itself."""
+    baseline = plan.baselines[winner]
+    if baseline is None or key_of(baseline.configuration) == key_of(plan.arms[winner].configuration):
+        return None
+    return baseline
+
+
+def _arms(plan: VerificationPlan, standing: Standing, baseline: Arm | None) -> list[tuple[int | None, Arm]]:
+    """List the arms by their place in the race, then the baseline if it is none of them."""
+    listed: list[tuple[int | None, Arm]] = []
+    for place, arm in enumerate(plan.arms):
+        if baseline is not None and key_of(arm.configuration) == key_of(baseline.configuration):
+            arm = arm.model_copy(update={"label": baseline.label})
+        listed.append((place, arm))
+    if baseline is not None and key_of(baseline.configuration) not in {key_of(arm.configuration) for arm in plan.arms}:
+        listed.append((None, baseline))
+    return listed
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _arm_outcome(
+    plan: VerificationPlan,
+    place: int | None,
+    arm: Arm,
+    standing: Standing,
+    trainings: Mapping[Cell, _Training],
+    split: str,
+    *,
+    has_test: bool,
+    probability: float | None,
+) -> ArmOutcome:
+    key = key_of(arm.configuration)
+    raced = [] if place is None else [_of(trainings.get(c), VALIDATION) for c in race_cells(plan, place, _last(plan))]
+    values = [value for value in raced if value is not None]
+    splits = (split, VALIDATION) if split != VALIDATION else (split,)
+    judged = [_judged(plan, key, trainings, of_split) for of_split in splits]
+    lost = [trainings[cell].reason for cell in trainings if cell[0] == key]
+    return ArmOutcome(
+        label=arm.label,
+        trial=arm.trial,
+        search_value=arm.search_value,
+        race_mean=sum(values) / len(values) if values else None,
+        race_half_width=_race_half_width(plan, trainings, len(values)),
+        n_race=len(values),
+        dropped_after=None if place is None else standing.dropped.get(place),
+        lost=tuple(reason for reason in lost if reason is not None),
+        probability_best=probability,
+        confirmed=tuple(found for found in judged if found is not None),
+    )
+
+
+def _last(plan: VerificationPlan) -> int:
+    return len(plan.race_seeds)
+
+
+def _judged(plan: VerificationPlan, key: str, trainings: Mapping[Cell, _Training], split: str) -> Judged | None:
+    ended = [trainings[key, seed] for seed in plan.seeds if (key, seed) in trainings]
+    values = [value for value in (_of(training, split) for training in ended) if value is not None]
+    if not values:
+        return None
+    return Judged(split, statistics.estimate(values), len(ended) - len(values), tuple(values))
+
+
+def _race_half_width(plan: VerificationPlan, trainings: Mapping[Cell, _Training], n: int) -> float | None:
+    """Give the half width for a mean over n rounds; None where an arm lost a training of the first look."""
+    rounds = min(statistics.FIRST_LOOK, _last(plan))
+    if not plan.has_race or rounds < statistics.FIRST_LOOK or n == 0:
+        return None
+    cells = [[_of(trainings.get(c), VALIDATION) for c in race_cells(plan, a, rounds)] for a in range(len(plan.arms))]
+    values = [[value for value in of_arm if value is not None] for of_arm in cells]
+    if any(len(of_arm) < rounds for of_arm in values):
+        return None
+    std = statistics.first_look_std(statistics.as_values(values))
+    assert std is not None, "there are two rounds"
+    return statistics.race_half_width(std, n=n, n_arms=len(plan.arms), n_looks=n_looks(plan) + 1)
+
+
+def _probabilities(
+    arms: Sequence[tuple[int | None, Arm]], trainings: Mapping[Cell, _Training], objective: Objective, split: str
+) -> Sequence[float | None]:
+    groups = []
+    for _, arm in arms:
+        key = key_of(arm.configuration)
+        values = (_of(training, split) for (of_key, _), training in trainings.items() if of_key == key)
+        groups.append([value for value in values if value is not None])
+    found = statistics.probabilities_of_best(groups, maximize=objective.direction == "maximize") if groups else None
+    return [None] * len(arms) if found is None or len(arms) < 2 else found
+
+
+def _difference(
+    plan: VerificationPlan, winner: Arm, baseline: Arm, trainings: Mapping[Cell, _Training], split: str
+) -> Difference | None:
+    found = []
+    for seed in plan.seeds:
+        one = _of(trainings.get((key_of(winner.configuration), seed)), split)
+        other = _of(trainings.get((key_of(baseline.configuration), seed)), split)
+        if one is not None and other is not None:
+            found.append(one - other)
+    if not found:
+        return None
+    estimate = statistics.estimate(found)
+    return Difference(estimate.n, estimate.mean, estimate.half_width)
+
+
+def _notes(
+    plan: VerificationPlan,
+    standing: Standing,
+    trainings: Mapping[Cell, _Training],
+    objective: Objective,
+    split: str,
+    *,
+    has_test: bool,
+) -> list[str]:
+    notes = []
+    if split == VALIDATION and not has_test:
+        notes.append(
+            "There are no test rows: the seeds are new, the validation rows are those by which the search chose, and "
+            "what is shown keeps that bias. Give the sweep data.test to be rid of it."
+        )
+    elif split == VALIDATION and trainings:
+        notes.append(f"{objective.metric} is not known on the test rows: what is shown is of the validation rows.")
+    n_unjudged = sum(training.value is not None and training.test is None for training in trainings.values())
+    if split == TEST and n_unjudged:
+        notes.append(f"{n_unjudged} trainings were not judged on the test rows: their weights were not kept.")
+    if standing.winner is not None and plan.baselines[standing.winner] is not None:
+        if _baseline(plan, standing.winner) is None:
+            notes.append("The winner is the baseline itself: there is nothing to compare it with.")
+    elif standing.winner is not None:
+        notes.append("It was not compared with a baseline.")
+    return notes
+
+
+# --- as JSON ------------------------------------------------------------------------------------------------------
+
+
+def _judged_json(judged: Judged) -> dict[str, Any]:
+    estimate = judged.estimate
+    return {
+        "n": estimate.n,
+        "mean": estimate.mean,
+        "std": estimate.std,
+        "interval": _interval(estimate.mean, estimate.half_width),
+        "prediction_interval": _interval(estimate.mean, estimate.prediction_half_width),
+        "n_lost": judged.n_lost,
+        "values": list(judged.values),
+    }
+
+
+def _difference_json(difference: Difference | None) -> dict[str, Any] | None:
+    if difference is None:
+        return None
+    return {
+        "n": difference.n,
+        "mean": difference.mean,
+        "interval": _interval(difference.mean, difference.half_width),
+    }
+
+
+def _arm_json(arm: ArmOutcome) -> dict[str, Any]:
+    return {
+        "label": arm.label,
+        "trial": arm.trial,
+        "search_value": arm.search_value,
+        "race_mean": arm.race_mean,
+        "race_interval": None if arm.race_mean is None else _interval(arm.race_mean, arm.race_half_width),
+        "n_race": arm.n_race,
+        "dropped_after": arm.dropped_after,
+        "lost": list(arm.lost),
+        "probability_best": arm.probability_best,
+    }
+
+
+def _interval(mean: float, half_width: float | None) -> list[float] | None:
+    return None if half_width is None else [mean - half_width, mean + half_width]
