@@ -54,6 +54,8 @@ def status(
     else:
         table = leaderboard(known, sweep, metrics=metrics, selection=selection)
     print_tables([table], as_json=as_json)
+    if sweep is not None and not as_json:
+        _say_verified(known, sweep)
 
 
 @click.command()
@@ -133,6 +135,17 @@ def export(
         click.echo(str(file))
     for warning in exported.warnings:
         click.echo(f"note: {warning}", err=True)
+
+
+def _say_verified(known: Results, sweep: str) -> None:
+    from finesweep.verification.outcome import outcome_of, read_outcome
+    from finesweep.views.verified import lines_of
+
+    outcome = read_outcome(known, sweep) or outcome_of(known, sweep)
+    if outcome is not None:
+        click.echo()
+        for line in lines_of(outcome):
+            click.echo(line)
 
 
 def _watch(known: Results, sweep: str, selection: Selection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,10 +23,12 @@ from finesweep.dashboard.figures import (
     slice_figure,
 )
 from finesweep.dashboard.home import kept_cost, sweep_lines
-from finesweep.dashboard.page import Head, grid_of, rendered, results_of, sweep_link, trial_link, with_query
+from finesweep.dashboard.page import Grid, Head, grid_of, rendered, results_of, sweep_link, trial_link, with_query
 from finesweep.errors import ResultsError
 from finesweep.events import DEVICE_USE, TrialState
 from finesweep.results.objectives import value_text
+from finesweep.verification.outcome import Outcome, outcome_of, read_outcome
+from finesweep.verification.plan import verifications
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import Finding, findings
 from finesweep.views.picture import configuration_text, memory_text
@@ -34,6 +37,7 @@ from finesweep.views.printing import sparkline
 from finesweep.views.running import read_running
 from finesweep.views.selection import Selection
 from finesweep.views.tables import best_first, trials_table
+from finesweep.views.verified import verification_table
 
 ROWS = 100  # of the table of trials, on a page
 MOST_GROUPS = 20  # of failures
@@ -147,7 +151,22 @@ def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> d
     def make() -> tuple[Finding, ...]:
         return findings(results, sweep, results.importances(sweep) if with_importance else pd.DataFrame())
 
-    return {"found": results.kept.get(("findings", sweep, with_importance), results.mark(sweep), make)}
+    mark = (results.mark(sweep), *map(results.mark, verifications(results, sweep)))
+    found = results.kept.get(("findings", sweep, with_importance), mark, make)
+    outcome = results.kept.get(("verified", sweep), mark, lambda: _outcome(results, sweep))
+    return {"found": found, "verified": outcome and _verified(outcome)}
+
+
+def _verified(outcome: Outcome) -> Grid:
+    def link(row: Mapping[str, Any], key: str) -> str | None:
+        return trial_link(outcome.of, row["trial"]) if key == "trial" else None
+
+    return grid_of(verification_table(outcome), link=link)
+
+
+def _outcome(results: CachedResults, sweep: str) -> Outcome | None:
+    """Give what a verification found: of the sweep, or as which it is one."""
+    return read_outcome(results, sweep) or outcome_of(results, sweep)
 
 
 def _running(results: CachedResults, sweep: str) -> dict[str, Any]:

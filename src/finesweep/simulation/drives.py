@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from finesweep.driver import SweepEnd
 from finesweep.errors import DriveError, SweepHeldError
@@ -46,6 +47,8 @@ from finesweep.simulation.striking import Here, KilledError, Striker, StruckWrit
 from finesweep.simulation.workload import GRID, STALL_S, STEPS, Workload, said, script, stack_key
 from finesweep.spec.study import Objective
 from finesweep.sweeps import Place, drive_stored
+from finesweep.verification.plan import VERIFICATION
+from finesweep.verification.race import Race
 
 BEGIN_S = 1_800_000_000.0  # what the wall clock says when the virtual one says 0
 BACK_S = 3600.0  # by which a clock steps back
@@ -92,7 +95,7 @@ class Simulation:
         self._folder = folder
         self._path = folder / "finesweep.db"
         self._plan = plan or FaultPlan()
-        self._truth = Truth(workload.spec, said, STEPS)
+        self._truth = Truth(workload.spec, said, STEPS, may_end_early=workload.plan is not None)
         self._clock = VirtualClock()
         self._back_s = 0.0
         self._checkpoints: dict[int, int] = {}
@@ -108,6 +111,11 @@ class Simulation:
         return {strike.fault for strike in self.struck}
 
     @property
+    def url(self) -> str:
+        """Name the database, to be read once the sweep is over."""
+        return f"sqlite:///{self._path}"
+
+    @property
     def text(self) -> str:
         """Everything that happened, and what is stored in the end."""
         return "\n".join([*self._trace, self.now.text()])
@@ -117,7 +125,7 @@ class Simulation:
         self._on_event = on_event or _nothing
         if not self.n_drives:
             with open_writer(self._path, clock=self._wall) as writer:
-                writer.create_sweep(self._workload.spec, grid=GRID, provenance={})
+                writer.create_sweep(self._workload.spec, grid=GRID, provenance=self._provenance())
         with closing(sqlite3.connect(self._path, isolation_level=None)) as self._reader:
             while self.n_drives < MOST_DRIVES:
                 if self._drive(self._plan.of_drive(self.n_drives)):
@@ -171,6 +179,7 @@ class Simulation:
             take_over = True
         else:
             take_over = False
+        plan = self._workload.plan
         return drive_stored(
             self._workload.spec,
             Place(writer.url, self._folder),
@@ -182,7 +191,12 @@ class Simulation:
             holder=Holder(HOST, self.n_drives, 1),
             clock=self._clock,
             copying=Here(),
+            agenda=None if plan is None else Race(plan, self._workload.spec.study.objective),
         )
+
+    def _provenance(self) -> Mapping[str, Any]:
+        plan = self._workload.plan
+        return {} if plan is None else {VERIFICATION: plan.model_dump(mode="json")}
 
     def _backend(self) -> SimulatedBackend:
         return SimulatedBackend(

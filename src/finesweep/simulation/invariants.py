@@ -44,6 +44,7 @@ class Truth:
     spec: SweepSpec
     said: Callable[[Mapping[str, Any], int], Mapping[str, float]]  # configuration, step -> what is reported there
     steps: Sequence[int]  # that a COMPLETE trial has reported
+    may_end_early: bool = False  # a race leaves out what has clearly lost, and so does not use up its budget
 
     @property
     def objectives(self) -> Sequence[Objective]:
@@ -267,7 +268,7 @@ def everything_is_done(seen: Seen) -> Found:
         if trial.state == "COMPLETE" and steps != list(seen.truth.steps):
             yield Harm.LOST, f"trial {trial.number} is COMPLETE with reports at {steps} only"
     n_charged = sum(map(now.is_charged, now.trials))
-    if n_charged != now.budget_trials and not _is_used_up(seen):
+    if n_charged != now.budget_trials and not seen.truth.may_end_early and not _is_used_up(seen):
         yield Harm.LOST, f"{n_charged} trials were trained of {now.budget_trials}"
 
 

@@ -15,6 +15,7 @@ from finesweep.events import Configuration, Grid, Report, TrialSpec
 from finesweep.scheduling.simulated import Dies, Raises, Says, Stage
 from finesweep.spec.capabilities import CAPABILITIES
 from finesweep.spec.sweep import SweepSpec, read_sweep
+from finesweep.verification.plan import VerificationPlan
 
 GRID = Grid("examples", every=100, longest=900)
 STEPS = (100, 300, 900)
@@ -25,11 +26,12 @@ SIZE = {"metric": "size", "direction": "minimize"}
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One simulated sweep."""
+    """One simulated sweep; with a plan, the verification of another."""
 
     spec: SweepSpec
     n_slots: int = 2
     n_lanes: int = 1
+    plan: VerificationPlan | None = None
 
 
 def simulated_spec(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def estimate(values: Sequence[float] | Values, *, level: float = LEVEL) -> Estim
     if n == 1:
         return Estimate(1, mean, None, None, None)
     std = float(found.std(ddof=1))
-    t = float(stats.t.ppf(0.5 + level / 2, n - 1))
+    t = _t(0.5 + level / 2, n - 1)
     return Estimate(n, mean, std, t * std / np.sqrt(n), t * std * np.sqrt(1 + 1 / n))
 
 
@@ -69,7 +70,7 @@ def race_half_width(std: float, *, n: int, n_arms: int, n_looks: int, level: flo
     each may be the one that is shown, so that the error is shared out among arms and looks (Bonferroni).
     """
     tail = (1 - level) / 2 / (n_arms * max(1, n_looks))
-    return float(stats.t.ppf(1 - tail, n_arms * (FIRST_LOOK - 1)) * std / np.sqrt(n))
+    return _t(1 - tail, n_arms * (FIRST_LOOK - 1)) * std / float(np.sqrt(n))
 
 
 def dropped(values: Values, *, error: float, n_arms: int, n_looks: int) -> NDArray[np.bool_]:
@@ -87,7 +88,7 @@ def dropped(values: Values, *, error: float, n_arms: int, n_looks: int) -> NDArr
     residuals = values - means[:, None] - values.mean(axis=0)[None, :] + values.mean()
     df = (n - 1) * (rounds - 1)
     variance = float((residuals**2).sum()) / df
-    t = float(stats.t.ppf(1 - error / ((n_arms - 1) * max(1, n_looks)), df))
+    t = _t(1 - error / ((n_arms - 1) * max(1, n_looks)), df)
     behind: NDArray[np.bool_] = means.max() - means > t * np.sqrt(2 * variance / rounds)
     return behind
 
@@ -117,3 +118,9 @@ def probabilities_of_best(
         return tuple((best / best.sum()).tolist())
     winners = drawn.argmax(axis=1) if maximize else drawn.argmin(axis=1)
     return tuple((np.bincount(winners, minlength=len(groups)) / n_draws).tolist())
+
+
+@lru_cache(maxsize=1000)
+def _t(probability: float, df: int) -> float:
+    """Give a quantile of Student's t."""
+    return float(stats.t.ppf(probability, df))

@@ -29,6 +29,7 @@ from finesweep.spec.study import StudySpec
 from finesweep.spec.sweep import FunctionSweep, SweepSpec
 from finesweep.views.selection import EVERYTHING, Selection
 from finesweep.views.tables import Column, Table, best_first, trials_table
+from finesweep.views.verified import headline
 
 BEST_COLUMNS = {
     "sweep": "string",
@@ -46,6 +47,7 @@ BEST_COLUMNS = {
     "examples_seen": "Int64",  # of all its trials
     "slot_hours": "float64",  # of training
     "gpu_hours": "float64",  # of these, on GPUs
+    "verified": "string",  # what its verification found, in a sentence
 }
 
 
@@ -128,6 +130,7 @@ def comparison_tables(comparison: Comparison, *, selection: Selection = EVERYTHI
         Column("examples_seen", "examples"),
         Column("slot_hours", "slot hours"),
         Column("gpu_hours", "GPU hours"),
+        Column("verified", "verification", "text", hidden_if_empty=True),
     )
     best = Table(best_columns, json_rows(comparison.best))
     with_sweep = len(comparison.best) > 1
@@ -180,4 +183,5 @@ def _best(
         examples_seen=[examples_trained(trials[trials["sweep"] == name]) for name in specs],
         slot_hours=[cost.slot_hours for cost in costs],
         gpu_hours=[cost.gpu_hours for cost in costs],
+        verified=pd.array([headline(results, name) for name in specs], dtype="string"),
     )[list(BEST_COLUMNS)].astype(BEST_COLUMNS)

@@ -20,9 +20,11 @@ from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import value_text
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
 from finesweep.spec.sweep import SweepSpec
+from finesweep.verification.outcome import Outcome, outcome_of, read_outcome
 from finesweep.views.failures import failure_groups
 from finesweep.views.picture import configuration_text
 from finesweep.views.printing import duration_text
+from finesweep.views.verified import lines_of, outcome_text
 
 EDGE = 0.05  # share of a range, in its own scale, that counts as its edge
 RECENT = 0.25  # share of the trials: an incumbent that came among the last of these may not be the last
@@ -34,6 +36,7 @@ class Kind(StrEnum):
     """What a finding is about; what to do about it follows."""
 
     RESULT = "result"
+    VERIFICATION = "verification"
     PROGRESS = "progress"
     RANGE = "range"
     IMPORTANCE = "importance"
@@ -55,8 +58,16 @@ def findings(results: Results, sweep: str, importances: pd.DataFrame) -> tuple[F
     spec, trials = results.spec(sweep), results.trials(sweep)
     best = results.best(sweep)
     trained = trials[trials["reused_from"].isna()]
+    own = read_outcome(results, sweep)
+    if own is not None:  # there is no search here that could go on
+        return (
+            *_of_verification(spec, own, best),
+            *_of_cost(results, spec, trials),
+            *_of_failures(spec, trained),
+        )
     return (
         *_of_result(results, spec, trials, best),
+        *_of_verification(spec, outcome_of(results, sweep), best),
         *_of_progress(spec, trained, best),
         *_of_ranges(spec, best),
         *_of_importance(importances),
@@ -87,6 +98,24 @@ def _of_result(results: Results, spec: SweepSpec, trials: pd.DataFrame, best: Tr
         else:
             said += f" The library's defaults came to {value_text(default)}, {value_text(gain)} worse."
     yield Finding(Kind.RESULT, said)
+
+
+def _of_verification(spec: SweepSpec, outcome: Outcome | None, best: TrialResult | None) -> Iterator[Finding]:
+    """Say what the best is worth on rows and seeds that did not choose it; that this is not known is told too."""
+    if outcome is None:
+        if best is not None:
+            yield Finding(
+                Kind.VERIFICATION,
+                "The best is not verified: of many noisy trials the best looks better than it is.",
+                f"finesweep verify {spec.name}",
+            )
+        return
+    if not outcome.is_over:
+        yield Finding(Kind.VERIFICATION, outcome_text(outcome), f"finesweep resume {outcome.sweep}")
+        return
+    first, *others = lines_of(outcome)
+    yield Finding(Kind.VERIFICATION, f"{first[0].upper()}{first[1:]}.".replace("..", "."))
+    yield from (Finding(Kind.VERIFICATION, text) for text in others)
 
 
 def _of_progress(spec: SweepSpec, trained: pd.DataFrame, best: TrialResult | None) -> Iterator[Finding]:

@@ -15,12 +15,14 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results
+from finesweep.verification.outcome import outcome_of, read_outcome
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import findings
 from finesweep.views.plots import Plots, importance_figure, plotly_script
 from finesweep.views.printing import html_table
 from finesweep.views.selection import Selection
 from finesweep.views.tables import leaderboard
+from finesweep.views.verified import verification_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -53,6 +55,7 @@ def report_html(
         f"<h1>{escape(sweep)}</h1>",
         f'<p class="what">{escape(" · ".join(part for part in what if part))} · {made}</p>',
         _abstract(results, sweep, importances),
+        _verification(results, sweep),
         *_figures(results, sweep, importances),
         _trials(results, sweep),
         _failures(results, sweep),
@@ -73,6 +76,13 @@ def _abstract(results: Results, sweep: str, importances: pd.DataFrame) -> str:
         advice = "" if found.advice is None else f'<span class="advice">{escape(found.advice)}</span>'
         items.append(f"<li>{escape(found.text)}{advice}</li>")
     return f"<ul>\n{chr(10).join(items)}\n</ul>"
+
+
+def _verification(results: Results, sweep: str) -> str:
+    outcome = read_outcome(results, sweep) or outcome_of(results, sweep)
+    if outcome is None:
+        return ""
+    return f'<h2>Verification</h2>\n<div class="wide">{html_table(verification_table(outcome))}</div>'
 
 
 def _figures(results: Results, sweep: str, importances: pd.DataFrame) -> Iterator[str]:
