@@ -24,6 +24,7 @@ from finesweep.verification.plan import (
     verification_spec,
     verifications,
 )
+from finesweep.verification.statistics import FIRST_LOOK
 
 MOST_LETTERS = 80  # of a sweep's name
 
@@ -50,11 +51,14 @@ class Verification:
             race = f"a race of {len(plan.arms)} configurations over {len(plan.race_seeds)} seeds, then "
         baselines = sorted({arm.label for arm in plan.baselines if arm is not None})
         compared = f" and of {' or '.join(_named(label) for label in baselines)}" if baselines else ""
-        text = f"At most {plan.most_trainings} trainings: {race}{len(plan.seeds)} seeds of the winner{compared}."
+        dropping = ", fewer if a clear loser is dropped" if plan.has_race and len(plan.race_seeds) > FIRST_LOOK else ""
+        text = (
+            f"At most {plan.most_trainings} trainings{dropping}: {race}{len(plan.seeds)} seeds of the winner{compared}."
+        )
         if self.most_hours is None:
             return f"{text} How long that takes is not known."
         slots = "" if self.n_slots is None else f" on {self.n_slots} slots" if self.n_slots > 1 else " on one slot"
-        return f"{text} About {_duration(self.most_hours)}{slots}, less if a clear loser is dropped."
+        return f"{text} {_duration(self.most_hours)}{slots}."
 
 
 def prepare_verification(
@@ -150,4 +154,7 @@ def _named(label: str) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{max(1, round(hours * 60))} min" if hours < 1.5 else f"{hours:.1f} h"
+    minutes = round(hours * 60)
+    if minutes < 1:
+        return "Less than a minute"
+    return f"About {minutes} min" if minutes < 90 else f"About {hours:.1f} h"

@@ -57,10 +57,15 @@ def verify(
         view=PlainView(say),
     )
     say(f"{verification.name}: {verification.cost_text()}")
-    if not yes and sys.stdin.isatty():
+    if not yes and is_terminal():
         click.confirm("Begin?", default=True, abort=True, err=True)
     drive = partial(verifying.verify, verification, backend=backend)
     return see_through(drive, verification.name, verification.place.url, as_json=as_json)
+
+
+def is_terminal() -> bool:
+    """Tell whether somebody sits there who can be asked."""
+    return sys.stdin.isatty()
 
 
 def close_verification(end: SweepEnd, url: str, *, as_json: bool) -> int:

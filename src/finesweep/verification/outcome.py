@@ -363,6 +363,11 @@ def _notes(
         )
     elif split == VALIDATION and trainings:
         notes.append(f"{objective.metric} is not known on the test rows: what is shown is of the validation rows.")
+    if _is_constant(plan, standing, trainings):
+        notes.append(
+            "All trainings of the winner came to the very same value: what is trained does not depend on the seed, and "
+            "repeats tell nothing. A trainer of your own is to begin from trial.seed."
+        )
     n_unjudged = sum(training.value is not None and training.test is None for training in trainings.values())
     if split == TEST and n_unjudged:
         notes.append(f"{n_unjudged} trainings were not judged on the test rows: their weights were not kept.")
@@ -372,6 +377,14 @@ def _notes(
     elif standing.winner is not None:
         notes.append("It was not compared with a baseline.")
     return notes
+
+
+def _is_constant(plan: VerificationPlan, standing: Standing, trainings: Mapping[Cell, _Training]) -> bool:
+    if standing.winner is None:
+        return False
+    key = key_of(plan.arms[standing.winner].configuration)
+    values = [trainings[key, seed].value for seed in plan.seeds if (key, seed) in trainings]
+    return len(values) > 1 and len({*values}) == 1
 
 
 # --- as JSON ------------------------------------------------------------------------------------------------------

@@ -113,9 +113,7 @@ def _of_verification(spec: SweepSpec, outcome: Outcome | None, best: TrialResult
     if not outcome.is_over:
         yield Finding(Kind.VERIFICATION, outcome_text(outcome), f"finesweep resume {outcome.sweep}")
         return
-    first, *others = lines_of(outcome)
-    yield Finding(Kind.VERIFICATION, f"{first[0].upper()}{first[1:]}.".replace("..", "."))
-    yield from (Finding(Kind.VERIFICATION, text) for text in others)
+    yield from (Finding(Kind.VERIFICATION, text) for text in lines_of(outcome))
 
 
 def _of_progress(spec: SweepSpec, trained: pd.DataFrame, best: TrialResult | None) -> Iterator[Finding]:

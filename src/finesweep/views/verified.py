@@ -15,7 +15,7 @@ from finesweep.verification.outcome import TEST, ArmOutcome, Difference, Judged,
 from finesweep.verification.statistics import LEVEL, Estimate
 from finesweep.views.tables import Column, Table
 
-_NO_HALF_WIDTH = "of one training, which says nothing of the spread"
+_LEVEL = f"{100 * LEVEL:g} %"
 
 
 def headline(results: Results, sweep: str) -> str | None:
@@ -46,12 +46,16 @@ def outcome_text(outcome: Outcome) -> str:
 def where_text(outcome: Outcome) -> str:
     """Say what the numbers of the sentence are of."""
     rows = "the test rows, which no trial saw" if outcome.split == TEST else "the validation rows"
-    return f"{outcome.metric} on {rows}; ± is half of the {LEVEL:.0%} interval of the mean"
+    return f"{outcome.metric} on {rows}; ± is half of the {_LEVEL} interval of the mean"
 
 
 def lines_of(outcome: Outcome) -> tuple[str, ...]:
-    """Say all of it in lines: the sentence, then what one more training will come to, the gain, optimism, notes."""
-    return (f"{outcome_text(outcome)}", *_details(outcome))
+    """Say all of it in sentences: what was found, what one more training will come to, the gain, optimism, notes."""
+    text, won = outcome_text(outcome), outcome.won
+    if not outcome.is_over or won is None or not won.confirmed:
+        return (text, *outcome.notes)
+    first = f"{text[0].upper()}{text[1:]} ({where_text(outcome)})."
+    return (first, *_details(outcome, won, won.confirmed[0].estimate), *outcome.notes)
 
 
 def optimism_text(outcome: Outcome) -> str | None:
@@ -80,7 +84,7 @@ def spread_text(outcome: Outcome) -> str | None:
 
 def verification_table(outcome: Outcome) -> Table:
     """List the arms: what the search said, the race, the confirmation, how probable it is that each is the best."""
-    half = f"± {LEVEL:.0%}"
+    half = f"± {_LEVEL}"
     columns = (
         Column("label", "configuration", "text"),
         Column("trial", "trial"),
@@ -143,24 +147,19 @@ def _judged_on_validation(arm: ArmOutcome) -> Judged | None:
     return next((judged for judged in arm.confirmed if judged.split != TEST), None)
 
 
-def _details(outcome: Outcome) -> Iterator[str]:
-    won = outcome.won
-    if outcome.is_over and won is not None and won.confirmed:
-        yield f"({where_text(outcome)}.)"
-        estimate = won.confirmed[0].estimate
-        if estimate.prediction_half_width is None:
-            yield f"It is the value {_NO_HALF_WIDTH}."
-        else:
-            half = estimate.prediction_half_width
-            low, high = _pair_text(estimate.mean - half, estimate.mean + half, half)
-            yield f"One more training will fall between {low} and {high} with a probability of {LEVEL:.0%}."
-        yield from filter(None, (spread_text(outcome), optimism_text(outcome)))
-        if any(arm.race_mean is not None for arm in outcome.arms):
-            yield (
-                "The race chose the winner on the validation rows: its means are too good for whoever won, and its "
-                "intervals, wide enough to hold for all arms at once, are of the race alone."
-            )
-    yield from outcome.notes
+def _details(outcome: Outcome, won: ArmOutcome, estimate: Estimate) -> Iterator[str]:
+    half = estimate.prediction_half_width
+    if half is None:
+        yield "It is the value of one training, which says nothing of the spread."
+    else:
+        low, high = _pair_text(estimate.mean - half, estimate.mean + half, half)
+        yield f"One more training will fall between {low} and {high} with a probability of {_LEVEL}."
+    yield from filter(None, (spread_text(outcome), optimism_text(outcome)))
+    if won.race_mean is not None:
+        yield (
+            "The race chose the winner on the validation rows: its means are too good for whoever won, and its "
+            "intervals, wide enough to hold for all arms at once, are of the race alone."
+        )
 
 
 def _gain_text(outcome: Outcome, difference: Difference) -> str:

@@ -12,11 +12,14 @@ from starlette.testclient import TestClient
 from tests.unit.dashboard.conftest import SCRIPT
 
 from finesweep.dashboard.figures import sample
-from finesweep.events import Event, TrialState
+from finesweep.events import Event, Grid, TrialState
 from finesweep.export.record import export_record
 from finesweep.export.record_text import export_text
 from finesweep.notebook import Results
+from finesweep.results.schema import SweepState
 from finesweep.results.writer import ResultsWriter
+from finesweep.spec.sweep import SweepSpec
+from finesweep.verification.plan import Arm, VerificationPlan, created_at, verification_spec
 
 EVERY_PAGE = [
     "/",
@@ -206,3 +209,40 @@ def _numbers(values: object) -> list[float]:
         return [float(v) for v in np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])]
     assert isinstance(values, list)
     return [float(value) for value in values if value is not None and math.isfinite(value)]
+
+
+def test_a_verification_is_shown_with_its_sweep_and_follows_it(
+    client: TestClient,
+    results: Results,
+    writer: ResultsWriter,
+    make_spec: Callable[..., SweepSpec],
+    trial_events: Callable[..., list[Event]],
+) -> None:
+    assert "finesweep verify tickets" in client.get("/sweep/tickets/parts/findings").text
+    configuration = dict(results.trial("tickets", 2).configuration)
+    plan = VerificationPlan(
+        of="tickets",
+        created_at=created_at(results, "tickets"),
+        arms=(Arm(label="trial 2", trial=2, configuration=configuration, search_value=0.7),),
+        baselines=(None,),
+        race_seeds=(),
+        seeds=(1, 2, 3),
+    )
+    spec = verification_spec(results.spec("tickets"), plan, "tickets-verify")
+    writer.create_sweep(
+        spec, grid=Grid("examples", 100, 400), provenance={"verification": plan.model_dump(mode="json")}
+    )
+    take = writer.listener("tickets-verify")
+    for number, value in enumerate((0.6, 0.7)):
+        take(trial_events(number, [value], configuration={**configuration, "seed": number + 1}))
+    assert "2 of at most 3 trainings have ended" in client.get("/sweep/tickets/parts/findings").text
+    lost = trial_events(
+        2, [0.1], configuration={**configuration, "seed": 3}, state=TrialState.FAILED, reason=f"boom {SCRIPT}"
+    )
+    take(lost)
+    writer.set_state("tickets-verify", SweepState.FINISHED)
+    for name in ("tickets", "tickets-verify"):
+        shown = client.get(f"/sweep/{name}/parts/findings").text
+        assert "Verified over 2 seeds of 3, the others came to nothing: 0.65 ± 0.64" in shown
+        assert "boom &lt;script&gt;" in shown and SCRIPT not in shown
+        assert '<a href="/sweep/tickets/trial/2">2</a>' in shown

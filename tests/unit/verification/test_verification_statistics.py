@@ -11,7 +11,7 @@ from scipy import stats
 from finesweep.simulation.repeats import Measured, World, measure
 from finesweep.verification import statistics
 
-N = 1500
+N = 3000
 SIGMAS = 4.0  # of the binomial or normal error of N replications: one test in ten thousand fails by chance
 
 
