@@ -88,7 +88,7 @@ class DataSpec(Model):
     revision: str | None = Field(default=None, min_length=1)  # of a hub data set: branch, tag or commit
     train: str
     validation: Share | str
-    test: Share | str | None = None  # no trial ever sees it
+    test: Share | str | None = None  # no trial ever sees it; a verification is judged by it
     format: Literal["prompt-completion", "messages", "text"] = "prompt-completion"  # causal-lm
     text: str = "text"  # classification, regression: column of the input; causal-lm of format text: of the text
     text_pair: str | None = None  # classification, regression: column of a second input, as in question and passage

@@ -63,7 +63,7 @@ def findings(results: Results, sweep: str, importances: pd.DataFrame) -> tuple[F
         return (
             *_of_verification(spec, own, best),
             *_of_cost(results, spec, trials),
-            *_of_failures(spec, trained),
+            *_of_failures(results, spec, trained),
         )
     return (
         *_of_result(results, spec, trials, best),
