@@ -18,6 +18,7 @@ from finesweep.results.schema import SweepState
 from finesweep.spec.sweep import SweepSpec
 from finesweep.sweeps import BackendName, Place, begin, existing, is_driven, lines, slots_here, url_of
 from finesweep.verification.plan import (
+    DEFAULTS,
     VERIFICATION,
     VerificationPlan,
     make_plan,
@@ -150,7 +151,7 @@ def _most_seconds(known: Results, plan: VerificationPlan) -> float | None:
 
 
 def _named(label: str) -> str:
-    return f"the {label}" if label == "defaults" else label
+    return f"the {label}" if label == DEFAULTS else label
 
 
 def _duration(hours: float) -> str:

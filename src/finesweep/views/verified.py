@@ -12,6 +12,7 @@ from typing import Any
 from finesweep.results.frames import Results
 from finesweep.results.objectives import value_text
 from finesweep.verification.outcome import TEST, ArmOutcome, Difference, Judged, Outcome, outcome_of
+from finesweep.verification.plan import DEFAULTS
 from finesweep.verification.statistics import LEVEL, Estimate
 from finesweep.views.tables import Column, Table
 
@@ -39,7 +40,8 @@ def outcome_text(outcome: Outcome) -> str:
     text = f"verified over {seeds}: {mean_text(judged.estimate)}"
     compared = outcome.compared
     if compared is not None and compared.confirmed:
-        text += f", {compared.label} {mean_text(compared.confirmed[0].estimate)}"
+        named = compared.label if compared.label == DEFAULTS else f"{compared.label}:"
+        text += f", {named} {mean_text(compared.confirmed[0].estimate)}"
     return text
 
 
@@ -174,7 +176,7 @@ def _gain_text(outcome: Outcome, difference: Difference) -> str:
 
 
 def _the(label: str | None) -> str:
-    return "the defaults" if label == "defaults" else str(label)
+    return "the defaults" if label == DEFAULTS else str(label)
 
 
 def _with_half_width(value: float, half_width: float) -> str:
