@@ -103,9 +103,9 @@ class Driver:
                 with self._signals():
                     backend.run(self.broker, self.tick)
             elif not self.broker.halted:
-                self._view.say(
-                    f"All {self._n_trials} trials are done. More of them: finesweep extend {name} --trials N"
-                )
+                more = f" More of them: finesweep extend {name} --trials N" if self.broker.can_grow else ""
+                n_trials = f"All {self._n_trials} trials" if self.broker.can_grow else "All trials that it takes"
+                self._view.say(f"{n_trials} are done.{more}")
             self._writer.renew(name)  # raises if another driver has taken over: then nothing more is written
             self._mirror.complete()
             end, reason = self._end_state(), self.broker.halted or self.broker.used_up

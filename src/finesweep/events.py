@@ -84,6 +84,9 @@ DEVICE_USE = "device_use"  # share of 1, since the report before
 LEARNING_RATE = "learning_rate"  # of the next optimizer step
 GRAD_NORM = "grad_norm"  # of the last optimizer step, before clipping
 
+# Name of a fact: what a training of a verification came to on the test rows, metric -> value or None.
+TEST_METRICS = "test_metrics"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from finesweep.results import frames
 from finesweep.results.columns import typed_frame
 from finesweep.results.url import redacted
 from finesweep.search.importance import Importance, importances
+from finesweep.verification.record import verification_of
 from finesweep.views import plots
 from finesweep.views.printing import html_table
 from finesweep.views.report import report_html
@@ -67,6 +68,13 @@ class Results(frames.Results):
             raise ResultsError(f"{name!r} is no objective of sweep {sweep!r}. It has {', '.join(objectives)}.")
         found = importances(self.history(sweep).trials, objectives[name])
         return typed_frame(IMPORTANCE_COLUMNS, [tuple(asdict(one).values()) for one in found])
+
+    def verification(self, sweep: str) -> Mapping[str, Any] | None:
+        """Give what the latest verification of a sweep found: mean, intervals, gain; None if none is over.
+
+        Keys are those of exports: mean, std, interval, prediction_interval, split, baseline, difference, arms, ...
+        """
+        return verification_of(self, sweep)
 
     def report(self, sweep: str) -> str:
         """Write a sweep as one HTML page that opens without a network. Needs finesweep[dashboard]."""

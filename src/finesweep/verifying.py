@@ -58,7 +58,13 @@ class Verification:
         )
         if self.most_hours is None:
             return f"{text} How long that takes is not known."
-        slots = "" if self.n_slots is None else f" on {self.n_slots} slots" if self.n_slots > 1 else " on one slot"
+        slots = (
+            ", one after another"
+            if self.n_slots is None
+            else f" on {self.n_slots} slots"
+            if self.n_slots > 1
+            else " on one slot"
+        )
         return f"{text} {_duration(self.most_hours)}{slots}."
 
 

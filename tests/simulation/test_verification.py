@@ -11,7 +11,8 @@ from finesweep.results.frames import open_results
 from finesweep.simulation.drives import Simulation
 from finesweep.simulation.faults import Fault, FaultPlan, Strike
 from finesweep.simulation.workload import Workload, simulated_spec
-from finesweep.verification.outcome import Outcome, read_outcome
+from finesweep.verification.found import Outcome
+from finesweep.verification.outcome import read_outcome
 from finesweep.verification.plan import Arm, VerificationPlan, verification_spec
 
 SHORT, MIDDLE, LONG = ({"batch_size": 8 * n, "epochs": n} for n in (1, 2, 3))

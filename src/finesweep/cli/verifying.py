@@ -71,7 +71,8 @@ def is_terminal() -> bool:
 def close_verification(end: SweepEnd, url: str, *, as_json: bool) -> int:
     """Show what a verification found. Exit code 1 if that is nothing."""
     from finesweep.results.frames import open_results
-    from finesweep.verification.outcome import outcome_json, read_outcome
+    from finesweep.verification.found import outcome_json
+    from finesweep.verification.outcome import read_outcome
     from finesweep.views.verified import lines_of, verification_table
 
     outcome = read_outcome(open_results(url), end.name)

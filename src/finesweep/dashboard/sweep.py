@@ -27,7 +27,8 @@ from finesweep.dashboard.page import Grid, Head, grid_of, rendered, results_of, 
 from finesweep.errors import ResultsError
 from finesweep.events import DEVICE_USE, TrialState
 from finesweep.results.objectives import value_text
-from finesweep.verification.outcome import Outcome, outcome_of, read_outcome
+from finesweep.verification.found import Outcome
+from finesweep.verification.outcome import outcome_of, read_outcome
 from finesweep.verification.plan import verifications
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import Finding, findings

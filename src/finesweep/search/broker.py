@@ -113,7 +113,7 @@ class TrialBroker:
             sampler: instead of the one that the study names.
         """
         history = history or SweepHistory()
-        self._spec = study
+        self._spec, self._agenda = study, agenda
         self._n_trials = n_trials
         self._retries = Retries(retries, after=retry_on)
         self._failures = FailureStreak(stop_after_failures)
@@ -313,6 +313,11 @@ class TrialBroker:
         """Tell whether there are trials, and every one of them has failed."""
         states = {trial.state for trial in self.study.get_trials(deepcopy=False)}
         return states == {OptunaState.FAIL}
+
+    @property
+    def can_grow(self) -> bool:
+        """Tell whether a larger total of trials would be used; an agenda knows its own end."""
+        return self._agenda is None
 
     @property
     def n_left(self) -> int:

@@ -7,6 +7,7 @@ trial leaves nothing behind but what is on disk.
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import datasets
 import torch
 
 from finesweep.errors import DataError, ModelError, ResourcesError
-from finesweep.events import AttemptResult, Ending, Grid, TrialSpec
+from finesweep.events import TEST_METRICS, AttemptResult, Ending, Grid, TrialSpec
 from finesweep.spec.settings import settings_for
 from finesweep.spec.sweep import DataSpec, TransformersSweep
 from finesweep.trainer import Reporter, StackReporter
@@ -35,6 +36,8 @@ from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
 from finesweep.training.stack.recipe import Heads, StackOfOne
 from finesweep.training.tracking import track
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,9 @@ def _test_facts(
         scratch_dir=best_dir.parent,
     )
     told = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    return {"test_metrics": told, "n_test_rows": len(rows)}
+    said = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    _log.info("on %d test rows, by the best weights: %s", len(rows), said)
+    return {TEST_METRICS: told, "n_test_rows": len(rows)}
 
 
 def _named(data: DataSpec) -> str:

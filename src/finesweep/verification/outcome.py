@@ -1,95 +1,23 @@
 """What a verification found, read off its trainings: means and intervals on rows that chose nothing.
 
-In: the results database. Out: an `Outcome`, and the same as a mapping for exports. It must not know how it is shown.
+In: the results database. Out: an `Outcome`. It must not know how it is shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from finesweep.events import TrialRecord, TrialState
+from finesweep.events import TEST_METRICS, TrialRecord, TrialState
 from finesweep.results.frames import Results
 from finesweep.results.schema import SweepState
 from finesweep.spec.study import Objective
 from finesweep.spec.sweep import TransformersSweep
 from finesweep.verification import statistics
+from finesweep.verification.found import TEST, VALIDATION, ArmOutcome, Difference, Judged, Outcome
 from finesweep.verification.plan import SEED, Arm, VerificationPlan, created_at, key_of, plan_of, verifications
 from finesweep.verification.race import Cell, Standing, n_looks, race_cells, standing_of
-from finesweep.verification.statistics import LEVEL, Estimate
-
-TEST_METRICS = "test_metrics"  # the fact of a training that holds what it came to on the test rows
-TEST, VALIDATION = "test", "validation"
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An arm over the seeds of the confirmation, on one split."""
-
-    split: str
-    estimate: Estimate
-    n_lost: int  # of its trainings, those without a value: they failed, diverged or were stopped
-    values: tuple[float, ...]  # in the order of the seeds, without those
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Winner less baseline over the seeds that both were trained with."""
-
-    n: int
-    mean: float
-    half_width: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ArmOutcome:
-    """An arm of the race, or the baseline. Race values are of the validation rows, by which it is decided."""
-
-    label: str
-    trial: int | None
-    search_value: float | None
-    race_mean: float | None
-    race_half_width: float | None  # those of all arms hold together
-    n_race: int  # trainings of the race that have a value
-    dropped_after: int | None  # rounds
-    lost: tuple[str, ...]  # why trainings of it have no value, once for each
-    probability_best: float | None  # on the rows of the headline, over all of its trainings
-    confirmed: tuple[Judged, ...]  # the split of the headline first; empty unless it was confirmed
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is known of a verification now; with `is_over`, all that there will be."""
-
-    sweep: str
-    of: str
-    metric: str
-    direction: str
-    split: str  # of the headline
-    race_seeds: tuple[int, ...]
-    seeds: tuple[int, ...]
-    state: str  # of the sweep that is the verification
-    is_over: bool
-    n_ended: int
-    most_trainings: int
-    arms: tuple[ArmOutcome, ...]  # as the search ranked them; then the baseline, if it is none of them
-    winner: str | None  # label; None while the race is run, or where no arm came to anything
-    baseline: str | None
-    difference: Difference | None
-    notes: tuple[str, ...]  # what is to be known about the numbers, in words
-
-    def arm(self, label: str | None) -> ArmOutcome | None:
-        return next((arm for arm in self.arms if arm.label == label), None)
-
-    @property
-    def won(self) -> ArmOutcome | None:
-        return self.arm(self.winner)
-
-    @property
-    def compared(self) -> ArmOutcome | None:
-        return self.arm(self.baseline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,48 +85,6 @@ def read_outcome(results: Results, verification: str) -> Outcome | None:
         difference=difference,
         notes=tuple(_notes(plan, standing, trainings, objective, split, has_test=has_test)),
     )
-
-
-def verification_of(results: Results, sweep: str) -> Mapping[str, Any] | None:
-    """Give what the verification of a sweep found, as JSON values; None unless one is over and has a winner.
-
-    `interval` and `prediction_interval` are pairs [low, high], or None with a single training.
-    """
-    outcome = outcome_of(results, sweep)
-    won = outcome.won if outcome is not None and outcome.is_over else None
-    if outcome is None or won is None or not won.confirmed:
-        return None
-    compared = outcome.compared
-    return {
-        "sweep": outcome.sweep,
-        "trial": won.trial,
-        "metric": outcome.metric,
-        "direction": outcome.direction,
-        "split": outcome.split,
-        "level": LEVEL,
-        "seeds": list(outcome.seeds),
-        "race_seeds": list(outcome.race_seeds),
-        **_judged_json(won.confirmed[0]),
-        "validation": next((_judged_json(judged) for judged in won.confirmed if judged.split == VALIDATION), None),
-        "search_value": won.search_value,
-        "probability_best": won.probability_best,
-        "baseline": None
-        if compared is None or not compared.confirmed
-        else {
-            "label": compared.label,
-            "trial": compared.trial,
-            "search_value": compared.search_value,
-            **_judged_json(compared.confirmed[0]),
-        },
-        "difference": _difference_json(outcome.difference),
-        "arms": [_arm_json(arm) for arm in outcome.arms],
-        "notes": list(outcome.notes),
-    }
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Give all of an outcome as JSON values, for --json."""
-    return {**asdict(outcome), "level": LEVEL}
 
 
 # --- trainings ----------------------------------------------------------------------------------------------------
@@ -385,47 +271,3 @@ def _is_constant(plan: VerificationPlan, standing: Standing, trainings: Mapping[
     key = key_of(plan.arms[standing.winner].configuration)
     values = [trainings[key, seed].value for seed in plan.seeds if (key, seed) in trainings]
     return len(values) > 1 and len({*values}) == 1
-
-
-# --- as JSON ------------------------------------------------------------------------------------------------------
-
-
-def _judged_json(judged: Judged) -> dict[str, Any]:
-    estimate = judged.estimate
-    return {
-        "n": estimate.n,
-        "mean": estimate.mean,
-        "std": estimate.std,
-        "interval": _interval(estimate.mean, estimate.half_width),
-        "prediction_interval": _interval(estimate.mean, estimate.prediction_half_width),
-        "n_lost": judged.n_lost,
-        "values": list(judged.values),
-    }
-
-
-def _difference_json(difference: Difference | None) -> dict[str, Any] | None:
-    if difference is None:
-        return None
-    return {
-        "n": difference.n,
-        "mean": difference.mean,
-        "interval": _interval(difference.mean, difference.half_width),
-    }
-
-
-def _arm_json(arm: ArmOutcome) -> dict[str, Any]:
-    return {
-        "label": arm.label,
-        "trial": arm.trial,
-        "search_value": arm.search_value,
-        "race_mean": arm.race_mean,
-        "race_interval": None if arm.race_mean is None else _interval(arm.race_mean, arm.race_half_width),
-        "n_race": arm.n_race,
-        "dropped_after": arm.dropped_after,
-        "lost": list(arm.lost),
-        "probability_best": arm.probability_best,
-    }
-
-
-def _interval(mean: float, half_width: float | None) -> list[float] | None:
-    return None if half_width is None else [mean - half_width, mean + half_width]

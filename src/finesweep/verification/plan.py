@@ -42,7 +42,7 @@ _N_SEEDS_THERE_ARE = 2**32
 class Arm(Model):
     """A configuration that is trained with one seed after another."""
 
-    label: str
+    label: str = Field(pattern=r"^(defaults|trial \d+)$")
     trial: Int | None = None  # of the sweep that is verified; None: it was not tried there
     configuration: Mapping[str, str | int | float | bool | None]
     search_value: float | None = None  # what the search said of it

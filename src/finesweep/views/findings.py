@@ -20,7 +20,8 @@ from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import value_text
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
 from finesweep.spec.sweep import SweepSpec
-from finesweep.verification.outcome import Outcome, outcome_of, read_outcome
+from finesweep.verification.found import Outcome
+from finesweep.verification.outcome import outcome_of, read_outcome
 from finesweep.views.failures import failure_groups
 from finesweep.views.picture import configuration_text
 from finesweep.views.printing import duration_text

@@ -118,6 +118,7 @@ def sweeps_table(results: Results, *, selection: Selection = EVERYTHING) -> Tabl
     """List the sweeps of a database, newest first."""
     columns: tuple[Column, ...] = (
         Column("sweep", "sweep", "text"),
+        Column("verifies", "verifies", "text", hidden_if_empty=True),
         Column("state", "state", "text"),
         Column("best_value", "best"),
         Column("metric", "metric", "text"),

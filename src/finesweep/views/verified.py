@@ -11,7 +11,8 @@ from typing import Any
 
 from finesweep.results.frames import Results
 from finesweep.results.objectives import value_text
-from finesweep.verification.outcome import TEST, ArmOutcome, Difference, Judged, Outcome, outcome_of
+from finesweep.verification.found import TEST, ArmOutcome, Difference, Judged, Outcome
+from finesweep.verification.outcome import outcome_of
 from finesweep.verification.plan import DEFAULTS
 from finesweep.verification.statistics import LEVEL, Estimate
 from finesweep.views.tables import Column, Table

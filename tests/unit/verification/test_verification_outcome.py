@@ -18,8 +18,10 @@ from finesweep.results.frames import Results, open_results
 from finesweep.results.schema import SweepState
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
-from finesweep.verification.outcome import Outcome, outcome_json, outcome_of, read_outcome, verification_of
+from finesweep.verification.found import Outcome, outcome_json
+from finesweep.verification.outcome import outcome_of, read_outcome
 from finesweep.verification.plan import VERIFICATION, VerificationPlan, created_at
+from finesweep.verification.record import verification_of
 from finesweep.verification.statistics import estimate
 from finesweep.views.compare import compare
 from finesweep.views.findings import Kind, findings

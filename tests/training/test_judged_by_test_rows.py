@@ -19,7 +19,8 @@ from finesweep.training.judge_rows import score_rows
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import Model, load_tokenizer
 from finesweep.training.prepare import load_split, prepare
-from finesweep.verification.outcome import read_outcome, verification_of
+from finesweep.verification.outcome import read_outcome
+from finesweep.verification.record import verification_of
 
 FULL = {"method": "full", "batch_size": 8}
 HEAD = {"method": "feature-extraction", "batch_size": 8}
