@@ -22,6 +22,7 @@ WORLDS: Mapping[str, World] = {
     "true values that hardly differ (0.3 of a repeat's spread)": World(spread=0.3),
     "validation rows flatter some (spread 1)": World(rows_effect=1.0),
     "half of a repeat's variance is the seed's": World(seed_effect=math.sqrt(0.5)),
+    "one training in ten comes out worse by 4": World(share_bad=0.1),
     "two of three are behind by 6": World(behind=6.0),
     "the same, five seeds in the race": World(behind=6.0, n_race_seeds=5),
     "two of three are behind by 0.5, five seeds in the race": World(behind=0.5, n_race_seeds=5),

@@ -26,6 +26,7 @@ from finesweep.verification.plan import (
     verifications,
 )
 from finesweep.verification.statistics import FIRST_LOOK
+from finesweep.views.live import PlainView
 
 MOST_LETTERS = 80  # of a sweep's name
 
@@ -93,7 +94,7 @@ def prepare_verification(
         view.say(f"{name} still runs: its best trials may yet change.")
     plan = make_plan(known, name, top=top, n_seeds=n_seeds, n_race_seeds=n_race_seeds, baseline=baseline, say=view.say)
     verifying = verification_spec(spec, plan, _new_name(known, name))
-    slots = slots_here(verifying, view)
+    slots = slots_here(verifying, PlainView(lambda line: None))  # what there is to say of them is said as it begins
     seconds = _most_seconds(known, plan)
     n_slots = slots.n_slots if slots else None
     return Verification(

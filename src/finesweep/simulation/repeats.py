@@ -16,6 +16,7 @@ from finesweep.verification import statistics
 from finesweep.verification.plan import Arm, VerificationPlan, key_of
 from finesweep.verification.race import Cell, n_looks, standing_of
 
+BAD = 4.0
 OBJECTIVE = Objective(metric="accuracy", direction="maximize")
 
 
@@ -29,6 +30,7 @@ class World:
         0.0  # of the validation rows: standard deviation of what they flatter or wrong each by, for good
     )
     seed_effect: float = 0.0  # of what a seed does to all configurations alike; the repeat's own noise is less by that
+    share_bad: float = 0.0  # of trainings that come out worse by BAD: then values are not normal
     top: int = 3
     n_race_seeds: int = 3
     n_seeds: int = 5
@@ -151,10 +153,12 @@ def _trainings(
 
 
 def _noise(world: World, n_arms: int, n_seeds: int, chance: np.random.Generator) -> statistics.Values:
-    """Draw what chance adds, with a standard deviation of 1: a part of the seed, the rest of the training."""
+    """Draw what chance adds: of mean 0, and where none is bad of standard deviation 1, a part of it the seed's."""
     own = np.sqrt(1 - world.seed_effect**2)
     shared = world.seed_effect * chance.standard_normal((1, n_seeds))
     noise: statistics.Values = shared + own * chance.standard_normal((n_arms, n_seeds))
+    if world.share_bad:
+        noise -= BAD * ((chance.random((n_arms, n_seeds)) < world.share_bad) - world.share_bad)
     return noise
 
 

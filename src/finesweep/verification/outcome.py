@@ -50,14 +50,15 @@ def read_outcome(results: Results, verification: str) -> Outcome | None:
     objective = spec.study.objective
     frame = results.sweeps().set_index("sweep")
     records = results.history(verification).trials
+    is_own = not isinstance(spec, TransformersSweep)
     has_test = isinstance(spec, TransformersSweep) and spec.data.test is not None
     tests = _test_values(results, verification, objective.metric) if has_test else {}
     trainings = {_cell(record): _training(record, tests) for record in records if record.state.is_final}
     ended = {cell: training.value for cell, training in trainings.items()}
     standing = standing_of(plan, ended, objective)
-    split = TEST if any(training.test is not None for training in trainings.values()) else VALIDATION
     winner = None if standing.winner is None else plan.arms[standing.winner]
     baseline = None if standing.winner is None else _baseline(plan, standing.winner)
+    split = _split(plan, [arm for arm in (winner, baseline) if arm is not None], trainings)
     arms = _arms(plan, standing, baseline)
     probabilities = _probabilities(arms, trainings, objective, split)
     difference = None
@@ -77,13 +78,13 @@ def read_outcome(results: Results, verification: str) -> Outcome | None:
         n_ended=len(trainings),
         most_trainings=plan.most_trainings,
         arms=tuple(
-            _arm_outcome(plan, place, arm, standing, trainings, split, has_test=has_test, probability=probability)
+            _arm_outcome(plan, place, arm, standing, trainings, split, probability=probability)
             for (place, arm), probability in zip(arms, probabilities, strict=True)
         ),
         winner=winner.label if winner else None,
         baseline=baseline.label if baseline else None,
         difference=difference,
-        notes=tuple(_notes(plan, standing, trainings, objective, split, has_test=has_test)),
+        notes=tuple(_notes(plan, standing, trainings, objective, split, has_test=has_test, is_own=is_own)),
     )
 
 
@@ -125,6 +126,13 @@ def _of(training: _Training | None, split: str) -> float | None:
     return training.test if split == TEST else training.value
 
 
+def _split(plan: VerificationPlan, confirmed: Sequence[Arm], trainings: Mapping[Cell, _Training]) -> str:
+    """Choose the rows of the headline: the test rows, unless an arm that it names has no value there."""
+    cells = [[(key_of(arm.configuration), seed) for seed in plan.seeds] for arm in confirmed] or [list(trainings)]
+    is_known = [any(_of(trainings.get(cell), TEST) is not None for cell in of_arm) for of_arm in cells]
+    return TEST if all(is_known) else VALIDATION
+
+
 def _baseline(plan: VerificationPlan, winner: int) -> Arm | None:
     """Give what the winner is compared with, unless it is that itself."""
     baseline = plan.baselines[winner]
@@ -156,7 +164,6 @@ def _arm_outcome(
     trainings: Mapping[Cell, _Training],
     split: str,
     *,
-    has_test: bool,
     probability: float | None,
 ) -> ArmOutcome:
     key = key_of(arm.configuration)
@@ -240,9 +247,15 @@ def _notes(
     split: str,
     *,
     has_test: bool,
+    is_own: bool,
 ) -> list[str]:
     notes = []
-    if split == VALIDATION and not has_test:
+    if split == VALIDATION and is_own:
+        notes.append(
+            "A trainer of your own is judged by what it reports: if that is of the rows by which the search chose, "
+            "what is shown is still too good."
+        )
+    elif split == VALIDATION and not has_test:
         notes.append(
             "There are no test rows: the seeds are new, the validation rows are those by which the search chose, and "
             "what is shown keeps that bias. Give the sweep data.test to be rid of it."
@@ -256,7 +269,7 @@ def _notes(
         )
     n_unjudged = sum(training.value is not None and training.test is None for training in trainings.values())
     if split == TEST and n_unjudged:
-        notes.append(f"{n_unjudged} trainings were not judged on the test rows: their weights were not kept.")
+        notes.append(f"Not judged on the test rows, for want of their weights: {n_unjudged} of the trainings.")
     if standing.winner is not None and plan.baselines[standing.winner] is not None:
         if _baseline(plan, standing.winner) is None:
             notes.append("The winner is the baseline itself: there is nothing to compare it with.")

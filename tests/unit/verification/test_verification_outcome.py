@@ -13,6 +13,7 @@ import pytest
 from tests.unit.verification.conftest import Plans
 
 from finesweep.events import Event, Grid, TrialState
+from finesweep.notebook import open_results as open_notebook
 from finesweep.results.columns import json_rows
 from finesweep.results.frames import Results, open_results
 from finesweep.results.schema import SweepState
@@ -192,7 +193,22 @@ def test_weights_that_were_not_kept_are_told(verified: Verified, make_plan: Plan
     verified.train("tickets-verify", "a", 20, 0.9, test=0.8)
     verified.train("tickets-verify", "a", 21, 0.91)
     verified.end()
-    assert verified.outcome().notes[0] == ("1 trainings were not judged on the test rows: their weights were not kept.")
+    assert verified.outcome().notes[0] == (
+        "Not judged on the test rows, for want of their weights: 1 of the trainings."
+    )
+
+
+def test_rows_that_only_one_of_two_was_judged_by_are_not_the_headline(verified: Verified, make_plan: Plans) -> None:
+    plan = make_plan("a")
+    verified.begin(plan)
+    for seed in plan.seeds:
+        verified.train("tickets-verify", "a", seed, 0.9 + seed / 1000)
+        verified.train("tickets-verify", "z", seed, 0.8, test=0.5)
+    verified.end()
+    outcome = verified.outcome()
+    assert outcome.compared is not None
+    assert (outcome.split, outcome.compared.confirmed[0].estimate.mean) == ("validation", 0.8)
+    assert outcome.notes[0].startswith("accuracy is not known on the test rows")
 
 
 def test_a_metric_that_test_rows_do_not_have_leaves_the_validation_rows(verified: Verified, make_plan: Plans) -> None:
@@ -293,6 +309,10 @@ def test_compare_and_findings_say_what_was_found(verified: Verified, make_plan: 
         "wide enough to hold for all arms at once, are of the race alone.",
     ]
     assert told(verified, "tickets-verify") == [first, *others]
+    noted = open_notebook(verified.writer.url)
+    assert noted.verification("tickets") == verification_of(verified.results, "tickets")
+    page = noted.report("tickets")
+    assert "<h2>Verification</h2>" in page and "dropped after 2 seeds" in page
 
 
 def told(verified: Verified, sweep: str) -> list[tuple[str, str | None]]:
