@@ -70,7 +70,7 @@ def optimism_text(outcome: Outcome) -> str | None:
     on_validation = next((judged for judged in won.confirmed if judged.split != TEST), None)
     if on_validation is None:
         return f"{said}."
-    return f"{said}; with new seeds the same validation rows give {mean_text(on_validation.estimate)}."
+    return f"{said}; with new seeds the same rows give {mean_text(on_validation.estimate)}."
 
 
 def spread_text(outcome: Outcome) -> str | None:

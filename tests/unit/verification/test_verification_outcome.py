@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from finesweep.results.frames import Results, open_results
 from finesweep.results.schema import SweepState
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
-from finesweep.verification.found import Outcome, outcome_json
+from finesweep.verification.found import Difference, Outcome, outcome_json
 from finesweep.verification.outcome import outcome_of, read_outcome
 from finesweep.verification.plan import VERIFICATION, VerificationPlan, created_at
 from finesweep.verification.record import verification_of
@@ -27,7 +28,7 @@ from finesweep.verification.statistics import estimate
 from finesweep.views.compare import compare
 from finesweep.views.findings import Kind, findings
 from finesweep.views.printing import plain_text
-from finesweep.views.verified import lines_of, outcome_text, verification_table
+from finesweep.views.verified import lines_of, outcome_text, spread_text, verification_table
 
 GRID = Grid("examples", 100, 400)
 STUDY = {
@@ -280,6 +281,45 @@ def test_a_verification_of_an_earlier_sweep_of_that_name_is_not_of_this_one(
     assert outcome_of(verified.results, "tickets") is None
 
 
+@pytest.mark.parametrize(
+    ("difference", "direction", "said"),
+    [
+        (Difference(5, 0.06, 0.02), "maximize", "0.060 ± 0.020 over the same seeds, more than chance explains."),
+        (Difference(5, -0.06, 0.02), "minimize", "0.060 ± 0.020 over the same seeds, more than chance explains."),
+        (Difference(5, -0.01, 0.02), "minimize", "0.010 ± 0.020 over the same seeds, which chance alone may explain."),
+        (
+            Difference(5, 0.06, 0.02),
+            "minimize",
+            "-0.060 ± 0.020 over the same seeds, a loss that chance does not explain.",
+        ),
+        (Difference(1, 0.06, None), "maximize", "0.06."),
+    ],
+)
+def test_a_gain_is_told_with_what_chance_may_have_to_do_with_it(
+    verified: Verified, make_plan: Plans, difference: Difference, direction: str, said: str
+) -> None:
+    plan = make_plan("a")
+    verified.begin(plan)
+    for seed, value in zip(plan.seeds, (0.9, 0.92), strict=True):
+        verified.train("tickets-verify", "a", seed, value, test=value)
+        verified.train("tickets-verify", "z", seed, value - 0.1, test=value - 0.1)
+    verified.end()
+    outcome = dataclasses.replace(verified.outcome(), difference=difference, direction=direction)
+    assert spread_text(outcome) == (
+        "Repeats that differ by their seed alone spread by 0.01414 (standard deviation); the gain over the defaults is "
+        + said
+    )
+
+
+def test_one_training_has_a_value_and_nothing_more(verified: Verified, make_plan: Plans) -> None:
+    verified.begin(make_plan("a", seeds=1, baseline="1"))
+    verified.train("tickets-verify", "a", 20, 0.9)
+    verified.end()
+    first, second, *_ = lines_of(verified.outcome())
+    assert first.startswith("Verified over 1 seed: 0.9 (accuracy on the validation rows;")
+    assert second == "It is the value of one training, which says nothing of the spread."
+
+
 def test_compare_and_findings_say_what_was_found(verified: Verified, make_plan: Plans) -> None:
     [said] = told(verified, "tickets")
     assert said == (
@@ -304,7 +344,7 @@ def test_compare_and_findings_say_what_was_found(verified: Verified, make_plan: 
         "One more training will fall between 0.59 and 1.03 with a probability of 95 %.",
         "Repeats that differ by their seed alone spread by 0.01414 (standard deviation); the gain over the defaults is "
         "0.07 ± 0.19 over the same seeds, which chance alone may explain.",
-        "The search itself said 0.9 of trial 0; with new seeds the same validation rows give 0.91 ± 0.13.",
+        "The search itself said 0.9 of trial 0; with new seeds the same rows give 0.91 ± 0.13.",
         "The race chose the winner on the validation rows: its means are too good for whoever won, and its intervals, "
         "wide enough to hold for all arms at once, are of the race alone.",
     ]

@@ -142,6 +142,17 @@ def test_a_trainer_of_ones_own_has_no_defaults(store: Stored) -> None:
         plan(results, baseline="defaults")
 
 
+def test_defaults_that_cannot_be_trained_are_told_and_left_out(
+    store: Stored, make_spec: Callable[..., SweepSpec]
+) -> None:
+    study = {"objective": {"metric": "accuracy", "direction": "maximize"}, "parameters": METHODS}
+    said: list[str] = []
+    spec = make_spec(study=study, training={"device_batch_size": 5})  # which does not divide 8
+    assert plan(store((FULL, 0.8), spec=spec), said, top=1).baselines == (None,)
+    [text] = said
+    assert text.startswith("No comparison with the library's defaults: ") and "must divide batch_size (8)" in text
+
+
 def test_what_a_verification_is_of_cannot_be_verified_and_its_seeds_are_not_used_again(
     store: Stored, tmp_path: Path
 ) -> None:
