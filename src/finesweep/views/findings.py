@@ -18,6 +18,7 @@ from finesweep.events import Source, TrialState
 from finesweep.results.cost import SECONDS_PER_HOUR, examples_trained, sweep_cost
 from finesweep.results.frames import Results, TrialResult
 from finesweep.results.objectives import value_text
+from finesweep.results.schema import SweepState
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
 from finesweep.spec.sweep import SweepSpec
 from finesweep.verification.found import Outcome
@@ -112,7 +113,9 @@ def _of_verification(spec: SweepSpec, outcome: Outcome | None, best: TrialResult
             )
         return
     if not outcome.is_over:
-        yield Finding(Kind.VERIFICATION, outcome_text(outcome), f"finesweep resume {outcome.sweep}")
+        is_driven = outcome.state == SweepState.RUNNING
+        advice = None if is_driven else f"finesweep resume {outcome.sweep}"
+        yield Finding(Kind.VERIFICATION, outcome_text(outcome), advice)
         return
     yield from (Finding(Kind.VERIFICATION, text) for text in lines_of(outcome))
 

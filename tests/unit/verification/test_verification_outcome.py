@@ -17,6 +17,7 @@ from finesweep.events import Event, Grid, TrialState
 from finesweep.notebook import open_results as open_notebook
 from finesweep.results.columns import json_rows
 from finesweep.results.frames import Results, open_results
+from finesweep.results.lease import Holder
 from finesweep.results.schema import SweepState
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
@@ -330,6 +331,11 @@ def test_compare_and_findings_say_what_was_found(verified: Verified, make_plan: 
     verified.begin(plan)
     [(_, advice)] = told(verified, "tickets")
     assert advice == "finesweep resume tickets-verify"
+    verified.writer.acquire("tickets-verify", Holder.this_process())
+    verified.end(state=SweepState.RUNNING)
+    assert told(verified, "tickets") == [
+        ("tickets-verify, its verification, is RUNNING: 0 of at most 13 trainings have ended.", None)
+    ]
     verified.train_all(plan, drop=0.1)
     verified.end()
     sentence = "verified over 2 seeds: 0.81 ± 0.13, defaults 0.745 ± 0.064"
