@@ -119,17 +119,15 @@ def mean_text(estimate: Estimate) -> str:
 def _row(outcome: Outcome, arm: ArmOutcome) -> dict[str, Any]:
     judged = arm.confirmed[0] if arm.confirmed else None
     validation = _judged_on_validation(arm) if outcome.split == TEST else None
-    role = None
-    if arm.label == outcome.winner:
-        role = "winner"
-    elif arm.label == outcome.baseline:
-        role = "baseline"
-    elif arm.dropped_after is not None:
-        role = f"dropped after {arm.dropped_after} seeds"
+    roles = [
+        *(["winner"] if arm.label == outcome.winner else []),
+        *(["baseline"] if arm.label == outcome.baseline else []),
+        *([] if arm.dropped_after is None else [f"dropped after {arm.dropped_after} seeds"]),
+    ]
     return {
         "label": arm.label,
         "trial": arm.trial,
-        "role": role,
+        "role": ", ".join(roles) or None,
         "search_value": arm.search_value,
         "race_mean": arm.race_mean,
         "race_half_width": arm.race_half_width,

@@ -139,6 +139,18 @@ def test_the_headline_is_of_the_test_rows_and_the_validation_rows_stand_beside(
     assert outcome.notes == ()
 
 
+def test_a_baseline_that_was_in_the_race_is_told_to_be_both(verified: Verified, make_plan: Plans) -> None:
+    plan = make_plan(baseline="c")
+    verified.begin(plan)
+    verified.train_all(plan)
+    for seed in plan.seeds:
+        verified.train("tickets-verify", "c", seed, 0.5 + seed / 1000, test=0.6)
+    verified.end()
+    rows = verification_table(verified.outcome()).rows
+    assert [row["role"] for row in rows] == ["winner", None, "baseline, dropped after 2 seeds"]
+    assert [row["label"] for row in rows] == ["trial 0", "trial 1", "defaults"]
+
+
 def test_what_exports_are_given_is_json_and_whole(verified: Verified, make_plan: Plans) -> None:
     plan = make_plan()
     verified.begin(plan)
