@@ -101,6 +101,7 @@ def samples(trial: str, step: int | None, results: str | None, as_json: bool) ->
 @click.command()
 @click.argument("sweep", metavar="SWEEP[:NUMBER]")
 @click.option("--best", "is_best", is_flag=True, help="The best trial, as where no number is given.")
+@click.option("--verified", "is_verified", is_flag=True, help="The trial that `verify` found to be the best.")
 @click.option(
     "--to",
     "target",
@@ -116,6 +117,7 @@ def samples(trial: str, step: int | None, results: str | None, as_json: bool) ->
 def export(
     sweep: str,
     is_best: bool,
+    is_verified: bool,
     target: str,
     output: Path | None,
     n_devices: int | None,
@@ -127,10 +129,14 @@ def export(
     from finesweep.export.targets import ending_of, export_to, write_exported
 
     name, number = trial_name(sweep) if ":" in sweep else (sweep, None)
-    if is_best and number is not None:
-        raise click.UsageError(f"--best chooses the trial, and {sweep} names one: leave one of them out")
-    exported = export_to(export_record(open_database(results), name, number), target, n_devices=n_devices)
-    path = output or Path(f"{name}-{'best' if number is None else number}.{ending_of(target)}")
+    named = () if number is None else (sweep,)
+    chosen_by = [*(("--best",) if is_best else ()), *(("--verified",) if is_verified else ()), *named]
+    if len(chosen_by) > 1:
+        raise click.UsageError(f"{' and '.join(chosen_by)} each choose a trial: leave out all but one")
+    record = export_record(open_database(results), name, number, verified=is_verified)
+    exported = export_to(record, target, n_devices=n_devices)
+    chosen = "verified" if is_verified else "best" if number is None else number
+    path = output or Path(f"{name}-{chosen}.{ending_of(target)}")
     for file in write_exported(exported, path, force=force):
         click.echo(str(file))
     for warning in exported.warnings:

@@ -18,6 +18,7 @@ from finesweep.results.objectives import values_text
 from finesweep.spec.parameters import BranchedParameter, DerivedParameter, Parameter
 from finesweep.spec.settings import trial_settings
 from finesweep.spec.sweep import SweepSpec
+from finesweep.verification.record import verification_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ class ExportRecord:
         return str(leading["metric"])
 
 
-def export_record(
-    results: Results, sweep: str, number: int | None = None, *, verification: Mapping[str, Any] | None = None
-) -> ExportRecord:
-    """Gather a COMPLETE trial, the best if no number is given; `verification` is kept with the trial it is of.
+def export_record(results: Results, sweep: str, number: int | None = None, *, verified: bool = False) -> ExportRecord:
+    """Gather a COMPLETE trial: the best if no number is given, or the one that the sweep's verification found best.
 
-    Raises ExportError for any other trial, and without a number where several objectives leave the choice open.
+    What a verification found is kept with the trial that it is of. Raises ExportError for any other trial, without a
+    number where several objectives leave the choice open, and where there is no verification to go by.
     """
+    verification = verification_of(results, sweep)
+    if verified:
+        number = _verified_number(verification, sweep)
     spec, provenance = results.spec(sweep), results.provenance(sweep)
     trial = _complete_trial(results, sweep, number)
     worker = trial if trial.reused_from is None else results.trial(sweep, trial.reused_from)
@@ -94,9 +97,17 @@ def export_record(
         facts=worker.facts,
         artifacts=worker.artifacts,
         provenance=provenance,
-        verification=verification if verification is not None and verification.get("trial") == trial.number else None,
+        verification=verification if verification is not None and verification["trial"] == trial.number else None,
         command=_command(spec, trial, provenance.get("file"), provenance.get("overrides", ())),
     )
+
+
+def _verified_number(verification: Mapping[str, Any] | None, sweep: str) -> int:
+    if verification is None or verification["trial"] is None:
+        raise ExportError(
+            f"sweep {sweep!r} has no verification that is over and found a trial. Make one: finesweep verify {sweep}"
+        )
+    return int(verification["trial"])
 
 
 def _complete_trial(results: Results, sweep: str, number: int | None) -> TrialResult:

@@ -127,13 +127,3 @@ def test_a_trial_that_beats_all_others_needs_no_number(launch: Callable[..., Res
         others={"size": "minimize"},
     )
     assert export_record(results, "tickets").trial == 1
-
-
-def test_a_verification_is_kept_with_the_trial_that_it_is_of(
-    launch: Callable[..., Results], trial_events: Events
-) -> None:
-    rate = {"learning_rate": 3.2e-05}
-    results = launch(trial_events(0, [0.4], configuration=rate), trial_events(1, [0.5], configuration=rate))
-    found = {"trial": 1, "mean": 0.45}
-    assert export_record(results, "tickets", 1, verification=found).verification == found
-    assert export_record(results, "tickets", 0, verification=found).verification is None

@@ -68,4 +68,7 @@ def test_best_is_the_default_and_contradicts_a_number(url: str, tmp_path: Path) 
     assert json.loads(path.read_text())["trial"] == 1
     refused = invoke("export", "tickets:0", "--best", "--results", url)
     assert refused.exit_code == 2
-    assert "--best chooses the trial, and tickets:0 names one" in refused.stderr
+    assert "--best and tickets:0 each choose a trial" in refused.stderr
+    refused = invoke("export", "tickets", "--verified", "--results", url)
+    assert refused.exit_code == 2
+    assert "has no verification that is over and found a trial. Make one: finesweep verify tickets" in refused.stderr

@@ -11,6 +11,7 @@ from tests.commandline import invoke
 
 import finesweep
 from finesweep import Reporter, Trial
+from finesweep.export.reading import read_record
 from finesweep.results.frames import open_results
 from finesweep.spec.sweep import SweepSpec, read_sweep
 from finesweep.verification.outcome import read_outcome
@@ -164,3 +165,17 @@ def test_names_are_counted_and_kept_short(tmp_path: Path, monkeypatch: pytest.Mo
         assert invoke("verify", long, "--top", "1", "--seeds", "1", "--yes", "--backend", "inline").exit_code == 0
     names = list(open_results(tmp_path / "finesweep.db").sweeps()["sweep"])
     assert names == [long, "o" * 73 + "-verify", "o" * 71 + "-verify-2"]
+
+
+def test_what_was_verified_is_exported_with_what_was_found(database: Path, tmp_path: Path) -> None:
+    verify = ("verify", "own", "--top", "2", "--seeds", "3", "--baseline", "0", "--yes", "--backend", "inline")
+    assert invoke(*verify).exit_code == 0
+    assert invoke("export", "own", "--verified").exit_code == 0
+    record = json.loads((tmp_path / "own-verified.json").read_text())
+    found = record["verification"]
+    assert (record["trial"], record["objective"]["metric"]) == (found["trial"], found["metric"])
+    assert found["n"] == 3 and found["interval"][0] < found["mean"] < found["interval"][1]
+    assert read_record(tmp_path / "own-verified.json").verification == found
+    others = [number for number in range(4) if number != found["trial"]]
+    assert invoke("export", f"own:{others[0]}", "-o", "other.json").exit_code == 0
+    assert json.loads((tmp_path / "other.json").read_text())["verification"] is None
