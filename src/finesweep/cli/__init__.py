@@ -15,7 +15,18 @@ from collections.abc import Sequence
 
 import click
 
-from finesweep.cli import artifacts, checking, comparing, dashboard, database, life, looking, starting, verifying
+from finesweep.cli import (
+    artifacts,
+    checking,
+    comparing,
+    dashboard,
+    database,
+    life,
+    looking,
+    production,
+    starting,
+    verifying,
+)
 from finesweep.cli.talk import MORE_ARGUMENTS, say
 from finesweep.errors import FinesweepError, SpecError
 
@@ -86,6 +97,9 @@ for verb in (
     dashboard.dashboard,
     verifying.verify,
     looking.export,
+    production.train,
+    production.predict,
+    production.reproduce,
     database.migrate,
     artifacts.artifacts,
 ):

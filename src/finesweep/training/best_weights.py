@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
 from finesweep.layout import size_of
-from finesweep.spec.sweep import ModelSpec, Task, TrainingSpec
+from finesweep.spec.sweep import ModelSpec, Pooling, Task, TrainingSpec
 from finesweep.training.adapters import ADAPTERS, is_adapted, load_adapters, save_adapters
 from finesweep.training.encoding import Tokenizer, pad_id_of
 from finesweep.training.manifest import DamagedError, check_contents, manifest_of
@@ -58,13 +58,20 @@ def write_weights(
         save_file(contiguous(trained), folder / _TRAINED)
     if _is_for_others(model, settings):
         tokenizer.save_pretrained(folder)
+    facts = {"step": step, "value": value}
+    note_weights(folder, model, facts, model_spec=model_spec, task=task, pooling=settings.pooling)
+
+
+def note_weights(
+    folder: Path, model: Model, facts: Mapping[str, Any], *, model_spec: ModelSpec, task: Task, pooling: Pooling
+) -> None:
+    """Say beside weights what `load_trained` has to know of them, and `facts`; what else is there must be whole."""
     facts = {
-        "step": step,
-        "value": value,
+        **facts,
         "task": task,
         "labels": list(model.config.id2label.values()),
         "model": model_spec.model_dump(mode="json"),
-        "pooling": settings.pooling,
+        "pooling": pooling,
         "files": manifest_of(folder),
     }
     (folder / BEST).write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -79,14 +86,12 @@ def bytes_of_weights(model: Model, tokenizer: Tokenizer, trained: Mapping[str, A
 
 
 def load_trained(folder: Path, *, cache_dir: Path) -> Model:
-    """Load the weights that a trial kept; where only some were trained, the others come from the sweep's model."""
-    try:
-        facts = json.loads((folder / BEST).read_text(encoding="utf-8"))
-        check_contents(folder, facts.get("files", {}))
-    except OSError as error:
-        raise ModelError(f"{folder} holds no weights of a trial ({error.strerror}). Name a best-… folder.") from error
-    except (DamagedError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder} is damaged: {error}. Train the trial's configuration again.") from error
+    """Load the weights that a trial kept; where only some were trained, the others come from the sweep's model.
+
+    Of a folder of production training too, whose weights may lie in a folder of theirs.
+    """
+    facts = read_facts(folder)
+    folder = folder / facts.get("weights", "")
     is_partial, has_adapters = (folder / _TRAINED).exists(), (folder / ADAPTERS).exists()
     spec = ModelSpec.model_validate(facts["model"])
     if not is_partial and not has_adapters:
@@ -103,6 +108,18 @@ def load_trained(folder: Path, *, cache_dir: Path) -> Model:
         if unknown:
             raise ModelError(f"{folder} does not fit the model {spec.name}: it has no {', '.join(sorted(unknown))}.")
     return model
+
+
+def read_facts(folder: Path) -> Mapping[str, Any]:
+    """Read what stands beside weights. Raises ModelError where there are none, or where they are damaged."""
+    try:
+        facts: Mapping[str, Any] = json.loads((folder / BEST).read_text(encoding="utf-8"))
+        check_contents(folder, facts.get("files", {}))
+    except OSError as error:
+        raise ModelError(f"{folder} holds no weights of a trial ({error.strerror}). Name a best-… folder.") from error
+    except (DamagedError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder} is damaged: {error}. Train the trial's configuration again.") from error
+    return facts
 
 
 @contextlib.contextmanager

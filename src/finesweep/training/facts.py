@@ -33,6 +33,7 @@ def facts_at_start(
         "n_trainable": trainable.n_trainable,
         "n_parameters": trainable.n_total,
         "device": device_name(device),
+        "threads": torch.get_num_threads(),
         "device_batch_size": schedule.device_batch_size,
         "accumulation": schedule.accumulation,
         "examples_per_epoch": schedule.examples_per_epoch,

@@ -73,7 +73,9 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         """Count what the loss is the mean of. transformers would count all labels but -100, also of a regression."""
         counts = [self._kind.n_losses(batch["labels"]) for batch in batch_samples]
-        return torch.stack(counts).sum().to(device) if counts else None
+        if not counts:
+            return None
+        return self._over_processes(torch.stack(counts).sum().to(device)).sum()
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **options)
@@ -90,8 +92,13 @@ class SweepTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers 
     def take_loss(self) -> float:
         """Return the loss of the optimizer step just made, over all its micro-batches. Waits for the device."""
         assert self._loss is not None, "asked before a training step"
-        loss, self._loss = float(self._loss), None
+        loss, self._loss = float(self._over_processes(self._loss).mean()), None
         return loss
+
+    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
+        """Gather a number of each of the processes that train together: (processes,)."""
+        gathered: torch.Tensor = self.accelerator.gather(value.detach().reshape(1))
+        return gathered
 
     def loss_at_start(self) -> float:
         """Return the mean training loss of some rows before the first update, or what ignorance costs if that is more.

@@ -26,7 +26,7 @@ def train_sampler(
     strategy = arguments.train_sampling_strategy
     if strategy != "group_by_length" and not drop_last:
         return None
-    batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return make_sampler(rows, strategy, batch_size=batch_size, seed=arguments.seed, drop_last=drop_last)
 
 

@@ -54,6 +54,7 @@ class Shared:
     scoring: Scoring
     n_train_tokens: int
     features: FeatureCache | None = None  # None: every trial computes all of its model
+    n_processes: int = 1  # that train a trial together, each its part of a batch; in a sweep always one
 
 
 def train(
@@ -144,7 +145,7 @@ def _train(
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) or shared.n_processes > 1:  # the others would wait for this one
             raise
         return _OutOfMemory(attempt.told_up_to)  # and nothing of the exception: it holds what fills the memory
     if trainer.args.per_device_eval_batch_size < eval_rows:
@@ -167,7 +168,14 @@ def set_up(
     Where what is frozen computes the same for all rows again and again, the data is what it computes, and the model
     what is left; say so. Raises ResourcesError where the device does not hold the model.
     """
-    arguments = training_arguments(settings, schedule, eval_rows=eval_rows, folder=folder, use_cpu=on_cpu(spec))
+    arguments = training_arguments(
+        settings,
+        schedule,
+        eval_rows=eval_rows,
+        folder=folder,
+        use_cpu=on_cpu(spec),
+        n_processes=shared.n_processes,
+    )
     cache = shared.features if settings.method == "feature-extraction" else None
     found = None if cache is None else cache.find(settings)
     pad_id = pad_id_of(shared.tokenizer)
@@ -217,8 +225,12 @@ def training_arguments(
     eval_rows: int,
     folder: TrialFolder,
     use_cpu: bool,
+    n_processes: int = 1,
 ) -> transformers.TrainingArguments:
-    """Restate settings in transformers' words. Reports, checkpoints and logs are ours, so its own are off."""
+    """Restate settings in transformers' words. Reports, checkpoints and logs are ours, so its own are off.
+
+    The accumulation of the schedule counts the micro-batches of a step over all processes, which divide it.
+    """
     passed_on = transformers_arguments(settings)
     return transformers.TrainingArguments(
         **{
@@ -230,7 +242,7 @@ def training_arguments(
             "max_steps": schedule.optimizer_steps,
             "per_device_train_batch_size": schedule.device_batch_size,
             "per_device_eval_batch_size": eval_rows,
-            "gradient_accumulation_steps": schedule.accumulation,
+            "gradient_accumulation_steps": schedule.accumulation // n_processes,
             "seed": settings.seed,
             "data_seed": settings.seed,
             "use_cpu": use_cpu,
