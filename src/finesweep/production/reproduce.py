@@ -134,7 +134,7 @@ def reproduce(
             say(f"  {difference}")
         allowed, why = _allowed(around, here, tolerance)
         say(f"{'To be equal' if not allowed else f'To be met within {allowed:g}'}: {why}.")
-        again = _Again(found.trial, say)
+        again = _Again(found.trial, spec.study.objective.metric, say)
         ended = _run(trainer, found, again)
     rows = tuple(
         Compared(report.step, name, value, again.metrics.get(report.step, {}).get(name))
@@ -194,6 +194,7 @@ class _Again:
     """The reporter of the training: notes what is told, and ends it where the trial's reports end."""
 
     trial: TrialResult
+    metric: str  # that is said
     say: Callable[[str], None]
     metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -202,7 +203,7 @@ class _Again:
     def report(self, report: Report) -> Decision:
         self.metrics[report.step] = report.metrics
         told = {earlier.step: earlier.metrics for earlier in self.trial.reports}.get(report.step)
-        name = next(iter(self.trial.values), None) or next(iter(report.metrics))
+        name = self.metric
         then = "" if told is None or name not in told else f", {told[name]:.6g} then"
         if name in report.metrics:
             self.say(f"step {report.step:,}: {name} {report.metrics[name]:.6g} now{then}")
