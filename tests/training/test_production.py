@@ -130,7 +130,7 @@ def test_a_training_is_the_trial_and_plain_transformers_loads_it(
 def _predicted(folder: Path, cache_dir: Path) -> list[Any]:
     """Give what is predicted of the tried rows, by what a row is answered with."""
     predictor = load_predictor(folder, cache_dir=cache_dir, device="cpu", max_new_tokens=5)
-    path = write_rows(folder.parent / "tried.jsonl", [{key: text for key in predictor.columns} for text in TRIED])
+    path = write_rows(folder.parent / "tried.jsonl", [dict.fromkeys(predictor.columns, text) for text in TRIED])
     rows = read_tried(str(path), predictor.columns_read(()), stdin=None)  # type: ignore[arg-type]  # a file is read
     answers = dict(predictor.predict(rows, top=1))
     return [_answer(answers[place]) for place in range(len(TRIED))]
