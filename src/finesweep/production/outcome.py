@@ -12,7 +12,7 @@ from typing import Any
 
 from finesweep.events import Report
 from finesweep.production.plan import Plan
-from finesweep.production.surroundings import Difference, changed, versions_here
+from finesweep.production.surroundings import ROUNDING, Difference, changed, versions_here, was_stacked
 from finesweep.spec.study import Objective
 from finesweep.training.prepare import Prepared
 
@@ -78,7 +78,8 @@ def like_the_trial(plan: Plan, measured: Measured) -> bool | None:
     if asked.full_data or asked.seed not in (None, record.seed):
         return None
     value = measured.kept_value
-    return value is not None and math.isclose(value, record.value, rel_tol=EQUAL_SHARE, abs_tol=EQUAL_SHARE)
+    near = ROUNDING if was_stacked(record.facts) else EQUAL_SHARE
+    return value is not None and math.isclose(value, record.value, rel_tol=near, abs_tol=near)
 
 
 def metrics_content(

@@ -16,7 +16,7 @@ from typing import Any
 
 from finesweep.errors import ResultsError
 from finesweep.events import Decision, Ending, Grid, Report, TrialSpec, TrialState
-from finesweep.production.surroundings import Difference, Here, differences
+from finesweep.production.surroundings import ROUNDING, Difference, Here, differences, threads_then, was_stacked
 from finesweep.results.frames import Results, TrialResult
 from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import Trainer, failed_by
@@ -92,9 +92,9 @@ def subject(results: Results, sweep: str, number: int) -> Subject:
             f"trial {sweep}:{trial.number} is {trial.state}{reason} and has reported nothing, so that there is nothing "
             "to compare with. Name another trial."
         )
-    if (stacked := trial.facts.get("stacked_with")) is not None and stacked > 0:
+    if was_stacked(trial.facts):
         notes.append(
-            f"It was trained beside {stacked} other trials as one computation; now it is by itself, with the same "
+            f"It was trained beside {trial.facts['stacked_with']} other trials as one computation; now it is by itself, with the same "
             "chance, so that only the order of sums may differ."
         )
     if (resumed := trial.facts.get("resumed_from")) is not None:
@@ -132,7 +132,7 @@ def reproduce(
         say("Around it nothing that counts has changed." if not around else "Not as it was when it was trained:")
         for difference in around:
             say(f"  {difference}")
-        allowed, why = _allowed(around, here, tolerance)
+        allowed, why = _allowed(around, here, facts, tolerance)
         say(f"{'To be equal' if not allowed else f'To be met within {allowed:g}'}: {why}.")
         again = _Again(found.trial, spec.study.objective.metric, say)
         ended = _run(trainer, found, again)
@@ -147,12 +147,14 @@ def reproduce(
     return Comparison(rows, allowed, why, ended, extra)
 
 
-def _allowed(around: Sequence[Difference], here: Here, tolerance: float) -> tuple[float, str]:
+def _allowed(around: Sequence[Difference], here: Here, facts: Mapping[str, Any], tolerance: float) -> tuple[float, str]:
     """Choose how near the numbers have to be, and say why."""
     if around:
         return tolerance, f"{', '.join(difference.what for difference in around)} differ"
     if here.device != "cpu":
         return tolerance, "a GPU adds in an order of its own each time"
+    if was_stacked(facts):
+        return min(ROUNDING, tolerance), "by itself its sums are made in another order"
     return 0.0, "the same versions on the same kind of CPU, with as many threads"
 
 
@@ -184,8 +186,6 @@ def _set_up(found: Subject, spec: SweepSpec, scratch: Path, *, cache_dir: Path) 
 
 
 def _threads(found: Subject) -> int:
-    from finesweep.production.surroundings import threads_then
-
     return threads_then(found.provenance, found.trial.facts) or 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+ROUNDING = 1e-4  # of a metric: what sums in another order come to over a training on a CPU
 # By which a number may change; the others of a provenance search and schedule.
 _COUNTED = ("finesweep", "torch", "transformers", "datasets", "peft", "accelerate", "tokenizers", "numpy")
 
@@ -67,6 +68,12 @@ def threads_then(provenance: Mapping[str, Any], facts: Mapping[str, Any]) -> int
     planned = devices.get("cpus_per_trial") if isinstance(devices, Mapping) else None
     threads = facts.get("threads", planned)
     return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def was_stacked(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a trial was computed together with others: its sums were made in another order than by itself."""
+    n_others = facts.get("stacked_with")
+    return isinstance(n_others, int) and n_others > 0
 
 
 def changed(found: Sequence[Difference], *what: str) -> bool:
