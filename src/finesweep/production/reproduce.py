@@ -94,8 +94,8 @@ def subject(results: Results, sweep: str, number: int) -> Subject:
         )
     if was_stacked(trial.facts):
         notes.append(
-            f"It was trained beside {trial.facts['stacked_with']} other trials as one computation; now it is by itself, with the same "
-            "chance, so that only the order of sums may differ."
+            f"It was trained beside {trial.facts['stacked_with']} other trials as one computation; now it is by "
+            "itself, with the same chance, so that only the order of sums may differ."
         )
     if (resumed := trial.facts.get("resumed_from")) is not None:
         notes.append(f"It had gone on from a checkpoint ({resumed}); now it is trained in one go.")
