@@ -49,8 +49,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _plain(value: Any) -> Any:
     match value:
-        case float() if not math.isfinite(value):
-            return str(value)
+        case float():  # also one of numpy's, which YAML has no word for
+            return float(value) if math.isfinite(value) else str(value)
         case Mapping():
             return {key: _plain(item) for key, item in value.items()}
         case list() | tuple():

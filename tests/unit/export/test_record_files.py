@@ -169,3 +169,11 @@ def test_yaml_too_long_to_be_read_again_is_not_written(make_record: MakeRecord) 
     record = replace(make_record(), facts={"text": "x" * 300_000})
     with pytest.raises(ExportError, match=r"longer than the 250 kB .* Export it --to json"):
         export_yaml(record)
+
+
+@pytest.mark.parametrize("target", WRITERS)
+def test_a_number_of_numpys_is_written_as_a_number(target: str, make_record: Any) -> None:
+    found = {"trial": 0, "mean": np.float64(0.875), "interval": [np.float64(0.5), np.float64("nan")]}
+    text = WRITERS[target](replace(make_record(), verification=found))
+    written = json.loads(text) if target == "json" else yaml.safe_load(text)
+    assert written["verification"] == {"trial": 0, "mean": 0.875, "interval": [0.5, "nan"]}
