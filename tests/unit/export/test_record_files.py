@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
@@ -172,7 +173,7 @@ def test_yaml_too_long_to_be_read_again_is_not_written(make_record: MakeRecord) 
 
 
 @pytest.mark.parametrize("target", WRITERS)
-def test_a_number_of_numpys_is_written_as_a_number(target: str, make_record: Any) -> None:
+def test_a_number_of_numpys_is_written_as_a_number(target: str, make_record: MakeRecord) -> None:
     found = {"trial": 0, "mean": np.float64(0.875), "interval": [np.float64(0.5), np.float64("nan")]}
     text = WRITERS[target](replace(make_record(), verification=found))
     written = json.loads(text) if target == "json" else yaml.safe_load(text)
