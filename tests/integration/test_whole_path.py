@@ -74,7 +74,8 @@ def test_several_objectives_end_in_a_front(workplace: Workplace) -> None:
     front = workplace.results.front("tiny")
     assert len(front) > 1
     assert f"No trial beats these {len(front)}, the front:\n  trial {front[0].number}: accuracy " in ran.stderr
-    assert f"\nNext:\n\n    finesweep compare tiny\n    finesweep export tiny:{front[0].number} --to json" in ran.stderr
+    assert "\nNext:\n\n    finesweep compare tiny\n    finesweep verify tiny\n" in ran.stderr
+    assert f"    finesweep export tiny:{front[0].number} --to json" in ran.stderr
 
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{workplace.folder / 'finesweep.db'}")
     assert study.metric_names == ["accuracy", "loss"]
