@@ -31,10 +31,6 @@ STUDY = {
 }
 OBJECTIVES = [{"metric": "accuracy", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}]
 TWO = {**STUDY, "objective": OBJECTIVES}
-_ = {
-    **STUDY,
-    "objective": [{"metric": "accuracy", "direction": "maximize"}, {"metric": "size", "direction": "minimize"}],
-}
 DISTRIBUTIONS = {
     "learning_rate": distribution_to_json(FloatDistribution(1e-5, 1e-1, log=True)),
     "batch_size": distribution_to_json(CategoricalDistribution([8, 16, 32])),

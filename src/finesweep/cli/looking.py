@@ -144,10 +144,10 @@ def export(
 
 
 def _say_verified(known: Results, sweep: str) -> None:
-    from finesweep.verification.outcome import outcome_of, read_outcome
+    from finesweep.verification.outcome import known_outcome
     from finesweep.views.verified import lines_of
 
-    outcome = read_outcome(known, sweep) or outcome_of(known, sweep)
+    outcome = known_outcome(known, sweep)
     if outcome is not None:
         click.echo()
         for line in lines_of(outcome):

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from finesweep.dashboard.home import SweepLine
 from finesweep.dashboard.page import results_of, sweep_link
 from finesweep.dashboard.words import moment_text
 from finesweep.spec.sweep import MOST_TRIALS
@@ -53,18 +54,18 @@ async def act(request: Request) -> Response:
     return RedirectResponse(sweep_link(sweep), 303)
 
 
-def values(request: Request, sweep: str, *, state: str, n_ended: int, n_budget: int) -> dict[str, Any]:
+def values(request: Request, line: SweepLine) -> dict[str, Any]:
     """Give what the buttons of a sweep's page need; `control` is None where there are none."""
     control: Control | None = request.app.state.control
     if control is None:
         return {"control": None}
     return {
         "control": {
-            "can_stop": state == "RUNNING",
-            "can_resume": state != "RUNNING" and (state != "FINISHED" or n_ended < n_budget),
-            "n_budget": n_budget,
+            "can_stop": line.state == "RUNNING",
+            "can_resume": line.state != "RUNNING" and (line.state != "FINISHED" or line.n_ended < line.n_budget),
+            "n_budget": line.n_budget,
             "most": MOST_TRIALS,
-            "said": control.said.get(sweep),
+            "said": control.said.get(line.name),
         }
     }
 

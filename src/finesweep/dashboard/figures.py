@@ -18,11 +18,11 @@ from finesweep.errors import ResultsError
 from finesweep.events import TrialState
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
 from finesweep.results.cost import SECONDS_PER_HOUR
-from finesweep.results.frames import Results
+from finesweep.results.frames import Results, ranked
 from finesweep.spec.study import Objective
 from finesweep.views.axes import choice_text, numeric_span, parameter_axis
 from finesweep.views.compare import compare
-from finesweep.views.plots import COLOURS, INCUMBENT, LINES, QUIET, new_figure, plain, ranked
+from finesweep.views.plots import COLOURS, INCUMBENT, LINES, QUIET, new_figure, plain
 from finesweep.views.tables import best_first
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def curves_figure(results: notebook.Results, sweep: str, metric: str | None) -> 
     n_apart = -(-len(trained) // MOST_IN_BAND)
     points = results.points(sweep, numbers=trained[::n_apart])
     points = points[points["metric"] == (metric or study.objective.metric)]
-    band = (
-        points.groupby("examples_seen")["value"].quantile(np.array([0.1, 0.5, 0.9])).unstack()
-    )  # missing values are left out
+    shares = np.array([0.1, 0.5, 0.9])
+    band = points.groupby("examples_seen")["value"].quantile(shares).unstack()  # missing values are left out
     figure.add_scatter(x=band.index, y=band[0.9], mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False)
     shade = {"fill": "tonexty", "fillcolor": "rgba(86, 180, 233, 0.18)"}
     figure.add_scatter(

@@ -56,10 +56,10 @@ def sweeps_part(request: Request) -> Response:
 
 def _values(request: Request) -> dict[str, Any]:
     search = request.query_params.get("search", "").strip()
-    lines = sweep_lines(results_of(request))
+    results = results_of(request)
+    lines = sweep_lines(results)
     found = [line for line in lines if search.lower() in f"{line.name} {line.what} {line.state}".lower()]
     shown = found[:MOST_SWEEPS]
-    results = results_of(request)
     marks = results.marks() if shown else {}
     costs = {line.name: kept_cost(results, line.name, marks.get(line.name)) for line in shown}
     return {"search": search, "n_sweeps": len(lines), "n_found": len(found), "lines": shown, "costs": costs}

@@ -10,15 +10,14 @@ import threading
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from finesweep.errors import FinesweepError, ResultsError
-from finesweep.results.database import BUSY_TIMEOUT_S, read
-from finesweep.results.url import redacted, sqlite_path
+from finesweep.results.database import read
+from finesweep.results.url import redacted
 
 PAGE = "/dashboard"
 POLICY = "; ".join(  # of its pages: parallel coordinates on WebGL need `eval`
@@ -70,32 +69,12 @@ def _make(url: str) -> Any:  # Any: a2wsgi has ASGI types of its own
     try:
         from a2wsgi import WSGIMiddleware
         from optuna_dashboard import wsgi
+
+        from finesweep.search.mirror import open_to_read  # imports optuna
     except ModuleNotFoundError as error:
         raise ResultsError(
             f"Optuna's dashboard needs {error.name}. Run: pip install 'finesweep[dashboard]'."
         ) from error
     if not read(url, lambda connection: sa.inspect(connection).has_table("studies")):
         raise ResultsError(f"{redacted(url)} has no tables of Optuna's yet: they come with the first trial that ends.")
-    return WSGIMiddleware(wsgi(_reading_storage(url)), workers=4)
-
-
-def _reading_storage(url: str) -> Any:  # Any: an RDBStorage; optuna is imported only when this is asked for
-    """Open Optuna's tables so that nothing can be written through it."""
-    from optuna.storages import RDBStorage
-
-    is_file = sqlite_path(url) is not None
-    options = {"timeout": BUSY_TIMEOUT_S} if is_file else {"options": "-c default_transaction_read_only=on"}
-    storage = RDBStorage(
-        url,
-        engine_kwargs={"connect_args": options},
-        skip_compatibility_check=True,
-        skip_table_creation=True,
-    )
-    if is_file:
-
-        @event.listens_for(storage.engine, "connect")
-        def _only_read(connection: Any, record: object) -> None:  # Any: whatever the driver's connection is
-            connection.execute("PRAGMA query_only=ON").close()
-
-        storage.engine.dispose()  # connections made before the listener
-    return storage
+    return WSGIMiddleware(wsgi(open_to_read(url)), workers=4)

@@ -28,7 +28,7 @@ from finesweep.errors import ResultsError
 from finesweep.events import DEVICE_USE, TrialState
 from finesweep.results.objectives import value_text
 from finesweep.verification.found import Outcome
-from finesweep.verification.outcome import outcome_of, read_outcome
+from finesweep.verification.outcome import known_outcome
 from finesweep.verification.plan import verifications
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import Finding, findings
@@ -53,13 +53,14 @@ def page(request: Request) -> Response:
     study = results.spec(sweep).study
     trials = results.trials(sweep)
     metrics = _metrics(results, sweep, trials)
+    head = _head(results, sweep)
     return HTMLResponse(
         rendered(
             "sweep.html",
             request,
             sweep=sweep,
-            **_head(results, sweep),
-            **_control(request, results, sweep),
+            **head,
+            **control.values(request, head["line"]),
             **_findings(results, sweep, with_importance=False),
             **_running(results, sweep),
             **_trials(request, results, sweep),
@@ -82,7 +83,8 @@ def part(request: Request) -> Response:
         case "head":
             values = _head(results, sweep)
         case "control":
-            values = _control(request, results, sweep)
+            [line] = sweep_lines(results, sweep)
+            values = control.values(request, line)
         case "findings":
             values = _findings(results, sweep, with_importance=True)
         case "running":
@@ -141,11 +143,6 @@ def _head(results: CachedResults, sweep: str) -> dict[str, Any]:
     return {"line": line, "cost": kept_cost(results, sweep, mark), "mark": mark}
 
 
-def _control(request: Request, results: CachedResults, sweep: str) -> dict[str, Any]:
-    [line] = sweep_lines(results, sweep)
-    return control.values(request, sweep, state=line.state, n_ended=line.n_ended, n_budget=line.n_budget)
-
-
 def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> dict[str, Any]:
     """Say what there is to say; what takes long, how sure the importances are, is left to a second request."""
 
@@ -154,7 +151,7 @@ def _findings(results: CachedResults, sweep: str, *, with_importance: bool) -> d
 
     mark = (results.mark(sweep), *map(results.mark, verifications(results, sweep)))
     found = results.kept.get(("findings", sweep, with_importance), mark, make)
-    outcome = results.kept.get(("verified", sweep), mark, lambda: _outcome(results, sweep))
+    outcome = results.kept.get(("verified", sweep), mark, lambda: known_outcome(results, sweep))
     return {"found": found, "verified": outcome and _verified(outcome)}
 
 
@@ -163,11 +160,6 @@ def _verified(outcome: Outcome) -> Grid:
         return trial_link(outcome.of, row["trial"]) if key == "trial" else None
 
     return grid_of(verification_table(outcome), link=link)
-
-
-def _outcome(results: CachedResults, sweep: str) -> Outcome | None:
-    """Give what a verification found: of the sweep, or as which it is one."""
-    return read_outcome(results, sweep) or outcome_of(results, sweep)
 
 
 def _running(results: CachedResults, sweep: str) -> dict[str, Any]:

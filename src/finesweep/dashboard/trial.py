@@ -17,7 +17,7 @@ from finesweep.dashboard.figures import figure_json
 from finesweep.dashboard.page import rendered, results_of
 from finesweep.dashboard.words import moment_text, outcome_text
 from finesweep.errors import FinesweepError, ResultsError, SpecError
-from finesweep.events import DEVICE_USE, GRAD_NORM, LEARNING_RATE, MEMORY_GIB, TrialState
+from finesweep.events import GRAD_NORM, LEARNING_RATE, TrialState
 from finesweep.export.record import export_record
 from finesweep.export.record_text import export_text
 from finesweep.layout import log_path
@@ -25,7 +25,7 @@ from finesweep.results.frames import TrialResult
 from finesweep.results.objectives import value_text
 from finesweep.spec.settings import trial_settings
 from finesweep.spec.sweep import SweepSpec
-from finesweep.views.plots import COLOURS, new_figure, plain
+from finesweep.views.plots import COLOURS, OF_DEVICES, new_figure, plain
 from finesweep.views.printing import duration_text
 from finesweep.views.samples import read_samples
 
@@ -34,8 +34,7 @@ MOST_SAMPLES = 20
 _TELEMETRY = {  # what workers tell with their reports -> how a person reads it
     LEARNING_RATE: "learning rate",
     GRAD_NORM: "gradient norm, before clipping",
-    DEVICE_USE: "use of the device (share of 1)",
-    MEMORY_GIB: "memory (GiB)",
+    **OF_DEVICES,
 }
 _RESOLVED = {  # facts of the worker -> how a person reads them
     "device": "device",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from finesweep.errors import ExportError
 from finesweep.export.record import ExportRecord
+from finesweep.spec.settings import largest_divisor
 
 _MOST_NAMED = 8  # numbers in a message
 
@@ -40,7 +41,7 @@ def spread(record: ExportRecord, n_devices: int) -> Spread:
         )
     share = batch_size // n_devices
     most = _rows_at_once(record, batch_size)
-    device_batch_size = next(size for size in range(min(share, most), 0, -1) if share % size == 0)
+    device_batch_size = largest_divisor(share, most=most)
     return Spread(batch_size, n_devices, device_batch_size, share // device_batch_size)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from finesweep.errors import ResourcesError
 from finesweep.scheduling.slots import device_environment, find_gpus, n_cores, plan_slots
+from finesweep.spec.settings import largest_divisor
 from finesweep.spec.sweep import Resources, TrainingSpec
 
 
@@ -80,8 +81,7 @@ def share_batch(settings: TrainingSpec, processes: Processes) -> TrainingSpec:
             f"would be another training. Launch one of these numbers of processes: {fitting}."
         )
     each = total // processes.n
-    most = min(each, settings.device_batch_size or each)
-    at_once = next(n for n in range(most, 0, -1) if each % n == 0)
+    at_once = largest_divisor(each, most=settings.device_batch_size or each)
     return settings.model_copy(update={"device_batch_size": at_once})
 
 

@@ -134,7 +134,8 @@ def reproduce(
             say(f"  {difference}")
         allowed, why = _allowed(around, here, facts, tolerance)
         say(f"{'To be equal' if not allowed else f'To be met within {allowed:g}'}: {why}.")
-        again = _Again(found.trial, spec.study.objective.metric, say)
+        known = {report.step: report.metrics for report in found.trial.reports}
+        again = _Again(found.trial, known, spec.study.objective.metric, say)
         ended = _run(trainer, found, again)
     rows = tuple(
         Compared(report.step, name, value, again.metrics.get(report.step, {}).get(name))
@@ -142,7 +143,6 @@ def reproduce(
         for name, value in report.metrics.items()
         if name not in _TIMED
     )
-    known = {report.step for report in found.trial.reports}
     extra = tuple(step for step in again.metrics if step not in known)
     return Comparison(rows, allowed, why, ended, extra)
 
@@ -166,23 +166,17 @@ def _set_up(found: Subject, spec: SweepSpec, scratch: Path, *, cache_dir: Path) 
         known = function_facts(spec)
         trainer = FunctionTrainerFactory(spec, found.grid, scratch)()
         device = str(found.trial.facts.get("device", "cpu"))  # where it computes, only the user's code knows
-        here = Here(known["data_fingerprint"], None, device, _threads(found), known["code_fingerprint"])
-        return trainer, here
+        return trainer, Here(known["data_fingerprint"], None, device, _threads(found), known["code_fingerprint"])
     assert isinstance(spec, TransformersSweep), "there are two kinds"
-    import torch
-
-    from finesweep.production.train import set_threads
-    from finesweep.training.facts import device_name
+    from finesweep.production.train import here, set_threads
     from finesweep.training.prepare import prepare
-    from finesweep.training.recipe import on_cpu
     from finesweep.training.transformers_trainer import TransformersTrainer, check_devices, load_shared
 
     check_devices(spec)
     set_threads(found.provenance, found.trial.facts)
     prepared = prepare(spec, cache_dir=cache_dir)
-    device = device_name(torch.device("cpu" if on_cpu(spec) else "cuda"))
-    here = Here(prepared.data_fingerprint, prepared.model_fingerprint, device, torch.get_num_threads())
-    return TransformersTrainer(spec, found.grid, scratch, load_shared(spec, prepared, cache_dir=cache_dir)), here
+    shared = load_shared(spec, prepared, cache_dir=cache_dir)
+    return TransformersTrainer(spec, found.grid, scratch, shared), here(spec, prepared)
 
 
 def _threads(found: Subject) -> int:
@@ -194,6 +188,7 @@ class _Again:
     """The reporter of the training: notes what is told, and ends it where the trial's reports end."""
 
     trial: TrialResult
+    known: Mapping[int, Mapping[str, float]]  # what it reported, by step
     metric: str  # that is said
     say: Callable[[str], None]
     metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -202,7 +197,7 @@ class _Again:
 
     def report(self, report: Report) -> Decision:
         self.metrics[report.step] = report.metrics
-        told = {earlier.step: earlier.metrics for earlier in self.trial.reports}.get(report.step)
+        told = self.known.get(report.step)
         name = self.metric
         then = "" if told is None or name not in told else f", {told[name]:.6g} then"
         if name in report.metrics:

@@ -36,14 +36,12 @@ from finesweep.spec.sweep import TransformersSweep
 from finesweep.training.best_weights import load_trained
 from finesweep.training.checkpoints import Best, TrialFolder
 from finesweep.training.encoding import pad_id_of, row_lengths
-from finesweep.training.facts import device_name
-from finesweep.training.features.cache import FeatureCache
 from finesweep.training.judge_rows import score_rows
 from finesweep.training.memory import forget_trial
 from finesweep.training.model_files import resolve_model
 from finesweep.training.prepare import Prepared, load_split, prepare
-from finesweep.training.recipe import Shared, on_cpu
-from finesweep.training.transformers_trainer import TransformersTrainer, check_devices, load_shared
+from finesweep.training.recipe import Shared, device_of, on_cpu
+from finesweep.training.transformers_trainer import TransformersTrainer, check_devices, feature_cache, load_shared
 
 _NO_ROOM_GIB = 1e-9  # for weights of processes other than the main one: what it writes is enough
 _STAND_IN_ROWS = 2  # to be scored where there are none to judge by; nobody is told
@@ -145,6 +143,12 @@ def set_threads(provenance: Mapping[str, Any], facts: Mapping[str, Any]) -> None
         torch.set_num_threads(int(threads))
 
 
+def here(spec: TransformersSweep, prepared: Prepared) -> Here:
+    """Tell what a trial would be trained in, here and now."""
+    threads = torch.get_num_threads()
+    return Here(prepared.data_fingerprint, prepared.model_fingerprint, device_of(spec), threads)
+
+
 def _is_begun(folder: Path) -> bool:
     return (folder / folders.WORK).is_dir()
 
@@ -160,9 +164,7 @@ def _spec_here(spec: TransformersSweep, processes: Processes) -> TransformersSwe
 def _say_differences(plan: Plan, prepared: Prepared, shown: Shown) -> tuple[Difference, ...]:
     """Say first what is not as it was when the trial was trained."""
     record = plan.record
-    device = device_name(torch.device("cpu" if on_cpu(plan.spec) else "cuda"))
-    here = Here(prepared.data_fingerprint, prepared.model_fingerprint, device, torch.get_num_threads())
-    found = differences(record.provenance, record.facts, here)
+    found = differences(record.provenance, record.facts, here(plan.spec, prepared))
     if found:
         shown.say("Not as it was when the trial was trained:")
     for difference in found:
@@ -233,16 +235,15 @@ def _shared(
         train=rows,
         validation=judged,
         n_train_tokens=sum(row_lengths(rows)),
-        features=FeatureCache(
+        features=feature_cache(
             spec,
             shared.base_model,
+            prepared,
+            data_key=f"{prepared.folder.name}-full",
             train=rows,
             validation=judged,
-            data_key=f"{prepared.folder.name}-full",
-            model_fingerprint=prepared.model_fingerprint,
             pad_id=pad_id_of(shared.tokenizer),
-            device="cpu" if on_cpu(spec) else "cuda",
-            root=cache_dir / "features",
+            cache_dir=cache_dir,
         ),
     )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import datasets
 
 from finesweep.errors import DataError
-from finesweep.training.files import open_file, show
+from finesweep.training.files import no_column, no_rows, open_file, show
 
 STDIN = "-"
 
@@ -56,18 +55,13 @@ def _lines(file: Path, where: str, columns: Mapping[str, str]) -> Tried:
     except UnicodeDecodeError:
         raise DataError(f"{where} is no UTF-8 text. Save it as UTF-8.") from None
     if not lines:
-        raise DataError(f"{where} holds no rows. Give a file with at least one.")
+        raise no_rows(where)
     return Tried(where, {key: lines})
 
 
 def _column(table: datasets.Dataset, column: str, key: str, where: str) -> Sequence[Any]:
     if column not in table.column_names:
-        near = get_close_matches(column, table.column_names, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise DataError(
-            f'{where} has no column "{column}".{hint} It has: {", ".join(table.column_names)}. Name the one to read '
-            "with --text."
-        )
+        raise no_column(where, column, table.column_names, way_out="Name the one to read with --text.")
     values: Sequence[Any] = table[column][:]
     for number, value in enumerate(values, start=1):
         if key == "messages":

@@ -281,6 +281,11 @@ class Results:
         return lease is not None and lease.is_live(self.clock())
 
 
+def ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """Choose the trials that are ranked: COMPLETE ones that were trained, of a frame like `Results.trials`."""
+    return trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+
+
 def _verified(provenance: Mapping[str, Any]) -> str | None:
     """Name the sweep that one verifies, as `verification.plan` stores it."""
     plan = provenance.get("verification")

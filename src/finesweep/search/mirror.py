@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import takewhile
 from typing import ParamSpec, TypeVar
@@ -194,14 +194,33 @@ def _close(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
-def _open_storage(url: str) -> RDBStorage:
+def open_to_read(url: str) -> RDBStorage:
+    """Open Optuna's tables, which must be there, so that nothing can be written through it."""
+    options = {"options": "-c default_transaction_read_only=on"}
+    return _open_storage(url, "query_only=ON", options=options, are_there=True)
+
+
+def _open_storage(
+    url: str,
+    pragma: str = "synchronous=NORMAL",  # no fsync for each write: the database is in WAL mode
+    *,
+    options: Mapping[str, str] | None = None,
+    are_there: bool = False,
+) -> RDBStorage:
+    """Open Optuna's tables. `pragma` is for SQLite, `options` for connecting to a server; `are_there`: make none."""
     is_sqlite = url.startswith("sqlite")
-    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else None)
+    connecting = {"timeout": BUSY_TIMEOUT_S} if is_sqlite else options
+    storage = RDBStorage(
+        url,
+        engine_kwargs={"connect_args": connecting} if connecting else None,
+        skip_compatibility_check=are_there,
+        skip_table_creation=are_there,
+    )
     if is_sqlite:
 
         @event.listens_for(storage.engine, "connect")
-        def _no_fsync_per_write(connection: DBAPIConnection, record: object) -> None:
-            connection.cursor().execute("PRAGMA synchronous=NORMAL")  # the database is in WAL mode
+        def _set_up(connection: DBAPIConnection, record: object) -> None:
+            connection.cursor().execute(f"PRAGMA {pragma}")
 
         storage.engine.dispose()  # connections made before the listener
 

@@ -258,6 +258,11 @@ def _spec_error(error: ValidationError, values: Mapping[str, Any], kind: type[Se
     return SpecError([Fault("configuration", None, str(f.path[-1]), f.message) for f in findings])
 
 
+def largest_divisor(number: int, *, most: int) -> int:
+    """Find how many rows at once, at most so many, make up a batch of `number`."""
+    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
+
+
 def batch_problem(settings: TrainingSpec) -> str | None:
     """Say why a batch cannot be split over the device; None if it can."""
     most = settings.device_batch_size

@@ -11,6 +11,8 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import datasets
@@ -28,6 +30,13 @@ _JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _MOST_COLUMNS = 2_000  # tables of datasets take the square of their number
 _SHOWN = 60  # characters of a value in a message
+
+
+def no_column(where: str, column: str, known: Sequence[str], *, called: str = "", way_out: str) -> DataError:
+    """Say that rows have no such column, which of theirs may have been meant, and what to do."""
+    near = get_close_matches(column, known, n=1)
+    hint = f' Did you mean "{near[0]}"?' if near else ""
+    return DataError(f'{where} has no column "{column}"{called}.{hint} It has: {", ".join(known)}. {way_out}')
 
 
 def open_file(path: Path, *, where: str, text_column: str, scratch_dir: Path) -> datasets.Dataset:

@@ -20,6 +20,7 @@ from finesweep.training.encoding import Tokenizer, collator, pad_id_of
 from finesweep.training.hf_trainer import SweepTrainer
 from finesweep.training.methods import trainable
 from finesweep.training.models import Model
+from finesweep.training.recipe import rows_without_gradients
 from finesweep.training.scoring import Scoring
 
 _NUMERICS = (
@@ -29,7 +30,6 @@ _NUMERICS = (
     "fp16_full_eval",
     "tf32",
 )  # of TrainingArguments: how a forward pass counts
-_MORE_ON_GPU = 8  # rows at once, as a multiple of what a CPU is given
 
 
 def score_rows(
@@ -52,7 +52,7 @@ def score_rows(
     arguments = transformers.TrainingArguments(
         **numerics,
         output_dir=str(scratch_dir),
-        per_device_eval_batch_size=scoring.kind.eval_rows * (1 if use_cpu else _MORE_ON_GPU),
+        per_device_eval_batch_size=rows_without_gradients(scoring.kind, use_cpu=use_cpu),
         use_cpu=use_cpu,
         dataloader_pin_memory=not use_cpu,
         remove_unused_columns=False,

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from finesweep.errors import ResourcesError
 from finesweep.layout import fitting_path
-from finesweep.spec.settings import has_effect
+from finesweep.spec.settings import has_effect, largest_divisor
 from finesweep.spec.sweep import TrainingSpec
 
 # How allocators say it that have no exception of their own: torch's for the CPU, cuBLAS's.
@@ -69,10 +69,6 @@ def with_smaller_batch(settings: TrainingSpec, *, max_length: int) -> TrainingSp
             "that trains less, or take a device with more memory."
         )
     return settings.model_copy(update={"device_batch_size": largest_divisor(settings.batch_size, most=n_rows // 2)})
-
-
-def largest_divisor(number: int, *, most: int) -> int:
-    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def train(
     """
     began_cpu_s = time.process_time()
     folder.begin()
-    device = device_name(torch.device("cpu" if on_cpu(spec) else "cuda"))
+    device = device_of(spec)
     fitting = Fitting.of_sweep(folder.artifact_dir)
     settings = fitting.settle(settings_for(spec.training, trial.configuration), device=device)
     told_up_to, n_oom = NOTHING_TOLD, 0
@@ -106,7 +106,7 @@ def _train(
 ) -> AttemptResult | _OutOfMemory:
     schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
     use_cpu = on_cpu(spec)
-    device = device_name(torch.device("cpu" if use_cpu else "cuda"))
+    device = device_of(spec)
     most = rows_to_evaluate(shared.scoring.kind, schedule, use_cpu=use_cpu)
     eval_rows = fitting.settle_evaluation(settings, device=device, most=most)
     trainer, found = set_up(settings, schedule, spec=spec, shared=shared, folder=folder, eval_rows=eval_rows)
@@ -215,7 +215,11 @@ def drops_last(settings: TrainingSpec) -> bool:
 
 def rows_to_evaluate(kind: TaskKind, schedule: Schedule, *, use_cpu: bool) -> int:
     """Choose how many rows to evaluate at once; on a GPU many, and fewer where these turn out not to fit."""
-    return max(schedule.device_batch_size, kind.eval_rows * (1 if use_cpu else _MORE_ON_GPU))
+    return max(schedule.device_batch_size, rows_without_gradients(kind, use_cpu=use_cpu))
+
+
+def rows_without_gradients(kind: TaskKind, *, use_cpu: bool) -> int:
+    return kind.eval_rows * (1 if use_cpu else _MORE_ON_GPU)
 
 
 def training_arguments(
@@ -259,6 +263,11 @@ def training_arguments(
             "log_level": "error",
         }
     )
+
+
+def device_of(spec: TransformersSweep) -> str:
+    """Name the device that trials compute on, as their facts do."""
+    return device_name(torch.device("cpu" if on_cpu(spec) else "cuda"))
 
 
 def on_cpu(spec: TransformersSweep) -> bool:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import datasets
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import DataSpec, Task, columns_of
-from finesweep.training.files import no_rows, show
+from finesweep.training.files import no_column, no_rows, show
 from finesweep.training.sources import Table
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -69,12 +68,8 @@ class _WrongError(Exception):
 def _check_column(table: Table, column: str, key: str) -> None:
     known = table.rows.column_names
     if column not in known:
-        near = get_close_matches(column, known, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise DataError(
-            f'{table.where} has no column "{column}" (data.{key}).{hint} It has: {", ".join(known)}. '
-            f"Name one of them as data.{key}."
-        )
+        way_out = f"Name one of them as data.{key}."
+        raise no_column(table.where, column, known, called=f" (data.{key})", way_out=way_out)
 
 
 def _read_column(table: Table, column: str, read: Callable[[Any], Any], incomplete: dict[int, str]) -> Sequence[Any]:

@@ -156,17 +156,41 @@ def load_shared(spec: TransformersSweep, prepared: Prepared, *, cache_dir: Path)
         validation=validation,
         scoring=prepared.scoring,
         n_train_tokens=prepared.n_train_tokens,
-        features=FeatureCache(
+        features=feature_cache(
             spec,
             base_model,
+            prepared,
+            data_key=prepared.folder.name,
             train=train,
             validation=validation,
-            data_key=prepared.folder.name,
-            model_fingerprint=prepared.model_fingerprint,
             pad_id=pad_id_of(tokenizer),
-            device=device,
-            root=cache_dir / "features",
+            cache_dir=cache_dir,
         ),
+    )
+
+
+def feature_cache(
+    spec: TransformersSweep,
+    base_model: BaseModel,
+    prepared: Prepared,
+    *,
+    data_key: str,
+    train: datasets.Dataset,
+    validation: datasets.Dataset,
+    pad_id: int,
+    cache_dir: Path,
+) -> FeatureCache:
+    """Keep what frozen layers compute of these rows; `data_key` names the rows, of whatever sweep."""
+    return FeatureCache(
+        spec,
+        base_model,
+        train=train,
+        validation=validation,
+        data_key=data_key,
+        model_fingerprint=prepared.model_fingerprint,
+        pad_id=pad_id,
+        device="cpu" if on_cpu(spec) else "cuda",
+        root=cache_dir / "features",
     )
 
 

@@ -27,6 +27,11 @@ class _Training:
     reason: str | None  # why it has no value
 
 
+def known_outcome(results: Results, sweep: str) -> Outcome | None:
+    """Read what a verification found: the one that a sweep is, or else the latest one of it."""
+    return read_outcome(results, sweep) or outcome_of(results, sweep)
+
+
 def outcome_of(results: Results, sweep: str) -> Outcome | None:
     """Read what the latest verification of a sweep found: one that is over, else the one that is under way."""
     began, latest = None, None

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from finesweep.errors import ResultsError, SpecError
 from finesweep.events import Configuration, TrialState, Value
-from finesweep.results.frames import Results, TrialResult
+from finesweep.results.frames import Results, TrialResult, ranked
 from finesweep.spec.parameters import (
     Branch,
     BranchedParameter,
@@ -176,8 +176,7 @@ def key_of(configuration: Configuration) -> str:
 
 def _best_arms(results: Results, spec: SweepSpec, top: int) -> list[Arm]:
     """Take the best distinct configurations that were trained to their end."""
-    trials = results.trials(spec.name)
-    complete = trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
+    complete = ranked(results.trials(spec.name))
     rank = spec.study.objective.rank
     ordered = sorted(zip(complete["number"], complete["value"], strict=True), key=lambda found: rank(*found))
     arms: dict[str, Arm] = {}

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from finesweep.errors import ResultsError
-from finesweep.events import DEVICE_USE, MEMORY_GIB, Grid, TrialState
+from finesweep.events import DEVICE_USE, MEMORY_GIB, Grid
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
-from finesweep.results.frames import Results
+from finesweep.results.frames import Results, ranked
 from finesweep.spec.study import AshaPruner, HyperbandPruner, Objective, StudySpec
 from finesweep.views.axes import parameter_axis
 from finesweep.views.picture import configuration_text
@@ -32,7 +32,7 @@ COLOURS = {
     "INTERRUPTED": "#CC79A7",
 }
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of several things of one kind
-_TELEMETRY = {DEVICE_USE: "use of the device (share of 1)", MEMORY_GIB: "memory (GiB)"}
+OF_DEVICES = {DEVICE_USE: "use of the device (share of 1)", MEMORY_GIB: "memory (GiB)"}
 INCUMBENT = "#000000"
 QUIET = "#999999"
 _WIDTHS = {"COMPLETE": 1.5, "RUNNING": 1.5}  # all others are thin
@@ -129,12 +129,12 @@ class Plots:
 
         As told with the reports, so a line is as fine as reports are frequent.
         """
-        if of not in _TELEMETRY:
-            raise ResultsError(f"there is no {of!r} of devices. Known: {', '.join(_TELEMETRY)}.")
+        if of not in OF_DEVICES:
+            raise ResultsError(f"there is no {of!r} of devices. Known: {', '.join(OF_DEVICES)}.")
         told = self.results.telemetry(sweep)
         told = told[told["name"] == of]
         if told.empty:
-            raise ResultsError(f"No report of sweep {sweep!r} told the {_TELEMETRY[of]}.")
+            raise ResultsError(f"No report of sweep {sweep!r} told the {OF_DEVICES[of]}.")
         attempts = self.results.attempts(sweep).set_index(["number", "attempt"])
         slots = attempts["facts"].map(_slot).rename("slot")
         rows = told.join(slots, on=["number", "attempt"]).sort_values("reported_at")
@@ -152,7 +152,7 @@ class Plots:
                 hovertemplate="%{text}: %{y:.3g} at %{x:,.0f} s<extra></extra>",
             )
         figure.update_layout(xaxis_title="seconds since the first attempt", showlegend=True)
-        figure.update_yaxes(title=_TELEMETRY[of], rangemode="tozero")
+        figure.update_yaxes(title=OF_DEVICES[of], rangemode="tozero")
         return figure
 
     def pareto(self, sweep: str) -> Figure:
@@ -232,11 +232,6 @@ def plotly_script() -> str:
 
     script: str = get_plotlyjs()
     return script
-
-
-def ranked(trials: pd.DataFrame) -> pd.DataFrame:
-    """Choose the trials that plots rank: COMPLETE ones that were trained."""
-    return trials[(trials["state"] == TrialState.COMPLETE) & trials["reused_from"].isna()]
 
 
 def _complete(results: Results, sweep: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results
-from finesweep.verification.outcome import outcome_of, read_outcome
+from finesweep.verification.outcome import known_outcome
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import findings
 from finesweep.views.plots import Plots, importance_figure, plotly_script
@@ -79,7 +79,7 @@ def _abstract(results: Results, sweep: str, importances: pd.DataFrame) -> str:
 
 
 def _verification(results: Results, sweep: str) -> str:
-    outcome = read_outcome(results, sweep) or outcome_of(results, sweep)
+    outcome = known_outcome(results, sweep)
     if outcome is None:
         return ""
     return f'<h2>Verification</h2>\n<div class="wide">{html_table(verification_table(outcome))}</div>'

@@ -8,8 +8,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from starlette.testclient import TestClient
 
-from finesweep.dashboard.optunas import _reading_storage
 from finesweep.notebook import Results
+from finesweep.search.mirror import open_to_read
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_nothing_can_be_written_through_it(client: TestClient, study: optuna.Stu
         ("POST", "/api/trials/1/tell"),
     ):
         assert client.request(method, path, json={}).status_code == 405
-    storage = _reading_storage(results.url)
+    storage = open_to_read(results.url)
     with pytest.raises(StorageInternalError) as raised:
         storage.set_study_user_attr(1, "key", "value")
     assert "readonly" in str(raised.value.__cause__)

@@ -205,28 +205,28 @@ unbrush?.addEventListener("click", () => {
   brushed("");
 });
 
+// What is there to be drawn in a box; null where that is what is drawn, or nothing, and then the box says so.
+async function toDraw(box, address) {
+  const answer = await fetched(address);
+  if (answer === null) return null;
+  const found = await answer.json();
+  if (!found.nothing) return found;
+  put(box, found);
+  return null;
+}
+
 async function refreshParallel() {
   drawn.add(parallel);
-  const answer = await fetched(parallel.dataset.parallel);
-  if (answer === null) return;
-  const found = await answer.json();
-  if (found.nothing) {
-    put(parallel, found);
-    return;
-  }
+  const found = await toDraw(parallel, parallel.dataset.parallel);
+  if (found === null) return;
   lines = found;
   drawLines();
 }
 
 const curves = document.querySelector("[data-curves]");
 async function refreshCurves() {
-  const answer = await fetched(curves.dataset.curves);
-  if (answer === null) return;
-  const found = await answer.json();
-  if (found.nothing) {
-    put(curves, found);
-    return;
-  }
+  const found = await toDraw(curves, curves.dataset.curves);
+  if (found === null) return;
   curves.querySelectorAll(":scope > p").forEach((one) => one.remove());
   for (const { name, figure } of found) {
     let box = [...curves.children].find((one) => one.dataset.name === name);

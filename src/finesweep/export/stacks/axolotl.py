@@ -15,7 +15,7 @@ from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import yaml_text
 from finesweep.export.stacks.model_words import causal_only, model_name, names_of_modules, unfrozen_modules, whole_alpha
 from finesweep.export.stacks.rows_words import file_kind, warn_of_limits
-from finesweep.export.stacks.training_words import LEARNING, warmup_steps, warn_of_end, warn_of_scores
+from finesweep.export.stacks.training_words import LEARNING, warmup_steps, warn_of_the_rest
 
 _WORDS = {  # passed-on settings -> axolotl's names
     "activation_checkpointing": "gradient_checkpointing",
@@ -39,9 +39,7 @@ def to_axolotl(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exported
     if causal_only(ledger, record):
         content = {**_model(ledger, record), **_method(ledger, record), **_rows(ledger)}
     content |= {**_training(ledger, record, spread), "output_dir": f"./{record.sweep}-{record.trial}"}
-    ledger.warn_unless_default("settings.pooling", "a language model has none.")
-    warn_of_end(ledger, record)
-    warn_of_scores(ledger)
+    warn_of_the_rest(ledger, record)
     return Exported(comment(record) + yaml_text(content), warnings=ledger.close())
 
 

@@ -15,7 +15,7 @@ from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import json_text, yaml_text
 from finesweep.export.stacks.model_words import causal_only, model_name, names_of_modules, unfrozen_modules, whole_alpha
 from finesweep.export.stacks.rows_words import is_plain_split, warn_of_limits
-from finesweep.export.stacks.training_words import training_arguments, warn_of_end, warn_of_scores
+from finesweep.export.stacks.training_words import training_arguments, warn_of_the_rest
 
 DATA_SETS = "dataset_info.json"  # where LLaMA-Factory looks for what a data set's name means
 
@@ -39,9 +39,7 @@ def to_llamafactory(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exp
         **training_arguments(ledger, record, spread, renamed=_FORMER, but=(*_CHECKPOINTING, *_UNKNOWN)),
         "report_to": "none",
     }
-    ledger.warn_unless_default("settings.pooling", "a language model has none.")
-    warn_of_end(ledger, record)
-    warn_of_scores(ledger)
+    warn_of_the_rest(ledger, record)
     return Exported(
         comment(record) + yaml_text(content), beside={DATA_SETS: json_text(data_sets)}, warnings=ledger.close()
     )

@@ -93,6 +93,13 @@ def warn_of_end(ledger: Ledger, record: ExportRecord) -> None:
     )
 
 
+def warn_of_the_rest(ledger: Ledger, record: ExportRecord) -> None:
+    """Say what no stack for language models does of a trial."""
+    ledger.warn_unless_default("settings.pooling", "a language model has none.")
+    warn_of_end(ledger, record)
+    warn_of_scores(ledger)
+
+
 def warn_of_scores(ledger: Ledger) -> None:
     """Say that nothing but the loss is computed where a trial was judged by more."""
     for item in ("evaluation.metrics", "evaluation.generation"):

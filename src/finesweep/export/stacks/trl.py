@@ -12,7 +12,7 @@ from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import yaml_text
 from finesweep.export.stacks.model_words import causal_only, model_name, names_of_modules, whole_alpha
 from finesweep.export.stacks.rows_words import file_kind, is_plain_split, warn_of_limits
-from finesweep.export.stacks.training_words import training_arguments, warn_of_end, warn_of_scores
+from finesweep.export.stacks.training_words import training_arguments, warn_of_the_rest
 
 _COLUMNS = {  # of a format: our key -> the column that trl reads
     "prompt-completion": {"prompt": "prompt", "completion": "completion"},
@@ -33,9 +33,7 @@ def to_trl(record: ExportRecord, ledger: Ledger, spread: Spread) -> Exported:
         **training_arguments(ledger, record, spread),
         "report_to": "none",
     }
-    ledger.warn_unless_default("settings.pooling", "a language model has none.")
-    warn_of_end(ledger, record)
-    warn_of_scores(ledger)
+    warn_of_the_rest(ledger, record)
     return Exported(comment(record) + yaml_text({**content, **arguments}), warnings=ledger.close())
 
 
