@@ -21,9 +21,15 @@ from finesweep.cli import (
     comparing,
     dashboard,
     database,
+<<<<<<< HEAD
     life,
     looking,
     production,
+=======
+    emulator,
+    life,
+    looking,
+>>>>>>> a8cea39 (Serve the protocol of remote fine-tuning from this machine: jobs really train local models, the official client runs against it, faults can be switched on)
     starting,
     verifying,
 )
@@ -102,5 +108,6 @@ for verb in (
     production.reproduce,
     database.migrate,
     artifacts.artifacts,
+    emulator.emulator,
 ):
     cli.add_command(verb)

@@ -48,7 +48,7 @@ def serve(
         proxy_headers=False,
     )
     threading.Thread(target=warm_up, args=(app,), name="warm-up", daemon=True).start()
-    with _listening(host, port) as listening:
+    with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         say(f"{redacted(results.url)} at {address if token is None else f'{address}?{PARAMETER}={token}'}")
@@ -56,7 +56,8 @@ def serve(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Open a port. Raises ResultsError for one that is taken."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)

@@ -1,0 +1,314 @@
+"""The life of jobs: checked, queued, trained in processes of their own, cancelled, paused, resumed.
+
+In: a store of jobs. Out: their events, checkpoints and models. It must not know requests.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finesweep.emulator.objects import Checkpoint, Job, Level, Status
+from finesweep.emulator.requests import RequestError, check_rows, is_chat_model
+from finesweep.emulator.settings import LEARNING_RATE, Settings, settled
+from finesweep.emulator.store import Store, new_id
+from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work, work_forever
+
+MOST_ATTEMPTS = 3  # of a job whose process dies
+_CONTINUE, _STOP, _PAUSE = 0, 1, 2  # as worker.DECISIONS has them
+
+
+class Jobs:
+    """Trains jobs in a number of slots. Methods may be called from any thread."""
+
+    def __init__(self, store: Store, settings: Settings, *, cache_dir: Path) -> None:
+        self._store, self._settings, self._cache_dir = store, settings, cache_dir
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: dict[str, _Slot] = {}
+        self._slots = [_Slot(self, place) for place in range(settings.parallel)]
+
+    def start(self) -> None:
+        """Begin to train, and go on with what an earlier server left."""
+        for job in reversed(self._store.jobs()):
+            if not job.status.is_final and job.status is not Status.PAUSED:
+                self._waiting.put(job.id)
+        for slot in self._slots:
+            slot.thread.start()
+
+    def close(self) -> None:
+        """End the processes; what they were training goes on when the server is started again."""
+        for _ in self._slots:
+            self._waiting.put(None)
+        for slot in self._slots:
+            slot.end_process()
+        for slot in self._slots:
+            slot.thread.join(timeout=10)
+
+    def submit(self, job: Job, *, is_spoilt: bool = False) -> None:
+        """Take a new job; one that is spoilt fails its validation."""
+        self._store.add_job(job)
+        self._store.note(job, f"Created fine-tuning job: {job.id}")
+        self._store.note(job, f"Validating training file: {job.training_file}")
+        if is_spoilt:
+            with self._lock:
+                self._fail(job, "The file could not be validated.", code="invalid_training_file", param="training_file")
+            return
+        self._waiting.put(job.id)
+
+    def cancel(self, job: Job) -> None:
+        """Raises RequestError for a job that is over."""
+        with self._lock:
+            if job.status.is_final:
+                raise RequestError(400, f"The job {_said(job)} already.", code="invalid_job_state")
+            slot = self._running.get(job.id)
+            if slot is not None:
+                slot.control.value = _STOP
+            self._finish(job, Status.CANCELLED, "Fine-tuning job cancelled")
+
+    def pause(self, job: Job) -> None:
+        """Raises RequestError for a job that does not run."""
+        with self._lock:
+            slot = self._running.get(job.id)
+            if job.status is not Status.RUNNING or slot is None:
+                raise RequestError(400, f"Only a running job can be paused; this one {_said(job)}.")
+            slot.control.value = _PAUSE
+            with self._store.changing(job):
+                job.status = Status.PAUSED
+        self._store.note(job, "Fine-tuning job paused")
+
+    def resume(self, job: Job) -> None:
+        """Raises RequestError for a job that is not paused."""
+        with self._lock:
+            if job.status is not Status.PAUSED:
+                raise RequestError(400, f"Only a paused job can be resumed; this one {_said(job)}.")
+            with self._store.changing(job):
+                job.status = Status.QUEUED
+        self._store.note(job, "Fine-tuning job resumed")
+        self._waiting.put(job.id)
+
+    # --- what slots do ------------------------------------------------------------------------------------------
+
+    def next_work(self, slot: _Slot) -> tuple[Job, Work] | None:
+        """Wait for a job to train, and take it; None at the end."""
+        while (job_id := self._waiting.get()) is not None:
+            job = self._store.job(job_id)
+            if job is None or job.status.is_final:
+                continue
+            try:
+                work = self._checked(job)
+            except RequestError as error:
+                with self._lock:
+                    self._fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
+                continue
+            with self._lock:
+                if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
+                    continue  # cancelled while it waited
+                slot.control.value = _CONTINUE
+                self._running[job.id] = slot
+                with self._store.changing(job):
+                    job.status, job.attempts = Status.RUNNING, work.attempt
+            self._store.note(job, "Fine-tuning job started")
+            return job, work
+        return None
+
+    def _checked(self, job: Job) -> Work:
+        rows = {}
+        for what, file_id in (("training_file", job.training_file), ("validation_file", job.validation_file)):
+            if file_id is None:
+                continue
+            if self._store.file(file_id) is None:
+                raise RequestError(404, f"No such File object: {file_id}", param=what)
+            content = self._store.path_of(file_id).read_bytes()
+            rows[what] = check_rows(content, is_chat=is_chat_model(job.model), what=what)
+        train = rows["training_file"]
+        asked = settled(job.hyperparameters, n_rows=train.n_rows)
+        with self._lock:
+            is_new = job.status is Status.VALIDATING
+            if is_new:
+                with self._store.changing(job):
+                    job.status, job.hyperparameters = Status.QUEUED, asked
+        if is_new:
+            self._store.note(job, "Files validated, moving job to queued state")
+        assert asked.n_epochs != "auto" and asked.batch_size != "auto" and asked.learning_rate_multiplier != "auto"
+        settings = self._settings
+        return Work(
+            model=settings.aliases[job.model],
+            train=str(self._store.path_of(job.training_file)),
+            validation=str(self._store.path_of(job.validation_file)) if job.validation_file else None,
+            keys=train.keys,
+            n_rows=train.n_rows,
+            n_epochs=asked.n_epochs,
+            batch_size=asked.batch_size,
+            learning_rate=LEARNING_RATE * asked.learning_rate_multiplier,
+            seed=job.seed,
+            attempt=job.attempts + 1,
+            folder=str(self._store.work_dir(job)),
+            max_length=settings.max_length,
+            max_validation_rows=settings.max_validation_rows,
+            device_batch_size=settings.device_batch_size,
+            n_reports=settings.reports,
+        )
+
+    def tell(self, job: Job, told: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Take a report of a running job as an event."""
+        if job.status.is_final:
+            return
+        step, total = _step(told["examples_seen"], facts), int(facts["optimizer_steps"])
+        metrics = _metrics(told["metrics"], step, has_validation=job.validation_file is not None)
+        said = f"Step {step}/{total}: training loss={metrics['train_loss']:.4g}"
+        said += f", validation loss={metrics['valid_loss']:.4g}" if "valid_loss" in metrics else ""
+        data = {**metrics, "total_steps": total}
+        if told["final"] and "valid_loss" in metrics:
+            data["full_valid_loss"] = metrics["valid_loss"]
+            data["full_valid_mean_token_accuracy"] = metrics["valid_mean_token_accuracy"]
+        self._store.note(job, said, data=data)
+
+    def end(self, job: Job, kind: str, said: str | None, facts: Mapping[str, Any], examples_seen: int) -> None:
+        """Take the end of an attempt at a job; `said` is where its weights are, or why it failed."""
+        with self._lock:
+            self._running.pop(job.id, None)
+            tokens = _tokens(facts, examples_seen)
+            if job.status is Status.CANCELLED:
+                with self._store.changing(job):
+                    job.trained_tokens = tokens
+            elif kind == DONE and said is not None:
+                self._succeed(job, Path(said), tokens)
+            elif kind == FAILED:
+                self._fail(job, said or "training failed", code="training_failed", param=None)
+            elif kind == PAUSED:  # its checkpoint waits in its work folder
+                if job.status is Status.QUEUED:  # it was resumed before it had come to rest
+                    self._waiting.put(job.id)
+                return
+            if job.status.is_final:
+                self._store.clear_work(job)
+
+    def lost(self, job: Job, code: int | None) -> None:
+        """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
+        with self._lock:
+            self._running.pop(job.id, None)
+            if job.status is not Status.RUNNING:
+                return
+            if job.attempts >= MOST_ATTEMPTS:
+                self._fail(job, f"its process died {job.attempts} times (exit code {code})", code="server_error")
+                return
+            with self._store.changing(job):
+                job.status = Status.QUEUED
+        self._store.note(job, f"The process that trained it died (exit code {code}); it is begun again", level="warn")
+        self._waiting.put(job.id)
+
+    def _succeed(self, job: Job, weights: Path, tokens: int) -> None:
+        folder = self._store.folder_of_model(job)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(weights, folder)
+        name = f"ft:{job.model}:emulator:{job.suffix or ''}:{job.id[-8:]}"
+        last = next((event.data for event in reversed(job.events) if event.data), {})
+        metrics = {key: value for key, value in last.items() if key != "total_steps"}
+        with self._store.changing(job):
+            job.fine_tuned_model, job.trained_tokens = name, tokens
+            step = int(metrics.get("step", 0))
+            job.checkpoints.append(Checkpoint(new_id("ftckpt_"), self._store.now(), name, step, metrics))
+        self._store.note(job, f"New fine-tuned model created: {name}")
+        self._finish(job, Status.SUCCEEDED, "The job has successfully completed")
+
+    def _fail(self, job: Job, message: str, *, code: str, param: str | None = None) -> None:
+        with self._store.changing(job):
+            job.error = {"code": code, "message": message, "param": param}
+        self._finish(job, Status.FAILED, f"The job failed due to an error: {message}", level="error")
+
+    def _finish(self, job: Job, status: Status, message: str, *, level: Level = "info") -> None:
+        with self._store.changing(job):
+            job.status, job.finished_at = status, self._store.now()
+        self._store.note(job, message, level=level)
+
+
+class _Slot:
+    """A thread that waits for jobs, and the process that trains them."""
+
+    def __init__(self, jobs: Jobs, place: int) -> None:
+        self._jobs = jobs
+        self._context = multiprocessing.get_context("forkserver")  # forks of a process that has imported what they need
+        self._context.set_forkserver_preload(["finesweep.training.transformers_trainer"])
+        self.control: Any = self._context.Value("i", _CONTINUE)
+        self.thread = threading.Thread(target=self._serve, name=f"slot-{place}", daemon=True)
+        self._process: Any = None
+        self._connection: Any = None
+
+    def _serve(self) -> None:
+        while (taken := self._jobs.next_work(self)) is not None:
+            job, work = taken
+            try:
+                self._train(job, work)
+            except (EOFError, OSError):
+                self._process.join()
+                self._jobs.lost(job, self._process.exitcode)
+        self.end_process()
+
+    def _train(self, job: Job, work: Work) -> None:
+        if self._process is None or not self._process.is_alive():
+            self._begin_process()
+        self._connection.send(work)
+        facts: dict[str, Any] = {}
+        examples_seen = 0
+        while True:
+            kind, said = self._connection.recv()
+            if kind == "facts":
+                facts |= said
+            elif kind == "report":
+                examples_seen = said["examples_seen"]
+                self._jobs.tell(job, said, facts)
+            else:
+                self._jobs.end(job, kind, said, facts, examples_seen)
+                return
+
+    def _begin_process(self) -> None:
+        settings = self._jobs._settings
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.parallel)
+        self._connection, theirs = self._context.Pipe()
+        self._process = self._context.Process(
+            target=work_forever,
+            args=(theirs, self.control),
+            kwargs={"threads": threads, "cache_dir": str(self._jobs._cache_dir)},
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+
+    def end_process(self) -> None:
+        process = self._process
+        if process is not None and process.is_alive():
+            process.terminate()
+            process.join(timeout=10)
+
+
+def _step(examples_seen: int, facts: Mapping[str, Any]) -> int:
+    """Tell after which optimizer step so many examples have been seen; epochs may end in smaller batches."""
+    per_epoch, total = int(facts["examples_per_epoch"]), int(facts["optimizer_steps"])
+    batch = int(facts["device_batch_size"]) * int(facts["accumulation"])
+    whole, rest = divmod(examples_seen, per_epoch)
+    return min(total, whole * math.ceil(per_epoch / batch) + math.ceil(rest / batch))
+
+
+def _metrics(told: Mapping[str, float], step: int, *, has_validation: bool) -> dict[str, float]:
+    """Restate a report in the protocol's words; a loss that is not finite is told as the largest number there is."""
+    metrics = {"step": float(step), "train_loss": told["train_loss"]}
+    if has_validation:
+        metrics |= {"valid_loss": told["loss"], "valid_mean_token_accuracy": told["token_accuracy"]}
+    return {name: value if math.isfinite(value) else 1e30 for name, value in metrics.items()}
+
+
+def _tokens(facts: Mapping[str, Any], examples_seen: int) -> int:
+    """Count the tokens that were trained on, as they would be billed: those of the rows, padding aside."""
+    per_epoch = int(facts.get("examples_per_epoch", 0))
+    return round(int(facts.get("tokens_per_epoch", 0)) * examples_seen / per_epoch) if per_epoch else 0
+
+
+def _said(job: Job) -> str:
+    return "is " + job.status.value.replace("_", " ")
