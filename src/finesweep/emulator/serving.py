@@ -8,7 +8,6 @@ from pathlib import Path
 
 import uvicorn
 
-from finesweep.dashboard.serving import SHORTEST_TOKEN, is_loopback, listen
 from finesweep.emulator.app import Emulator, make_app
 from finesweep.emulator.faults import Faults
 from finesweep.emulator.jobs import Jobs
@@ -16,6 +15,7 @@ from finesweep.emulator.settings import Settings
 from finesweep.emulator.store import Store
 from finesweep.emulator.writing import Writer
 from finesweep.errors import ResourcesError
+from finesweep.listening import address_of, check_token, is_loopback, listen
 
 
 @contextmanager
@@ -48,14 +48,12 @@ def serve(
         raise ResourcesError(
             f"--host {host}: others could train and ask models here. Give a --token, or use 127.0.0.1."
         )
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise ResourcesError(f"--token: it has {len(token)} characters; give at least {SHORTEST_TOKEN}.")
+    check_token(token)
     with emulator_in(folder, settings, cache_dir=cache_dir, faults=faults) as emulator:
         # No log of accesses: what clients send is theirs.
         config = uvicorn.Config(make_app(emulator, token=token), log_level="critical", access_log=False)
         with listen(host, port) as listening:
-            shown = f"[{host}]" if ":" in host else host
-            say(f"Fine-tuning at http://{shown}:{listening.getsockname()[1]}/v1, files in {folder}. Models:")
+            say(f"Fine-tuning at {address_of(listening, host)}/v1, files in {folder}. Models:")
             for alias, model in settings.aliases.items():
                 say(f"  {alias}  trained as {model}")
             say("Ctrl-C ends it; what is being trained goes on when it is started again.")

@@ -17,10 +17,11 @@ from tests.unit.dashboard.conftest import LOOPBACK
 
 from finesweep.dashboard.app import make_app
 from finesweep.dashboard.guard import COOKIE, HEADERS, host_name
-from finesweep.dashboard.serving import is_loopback, serve
+from finesweep.dashboard.serving import serve
 from finesweep.dashboard.trial import LOG_TAIL
-from finesweep.errors import ResultsError
+from finesweep.errors import ResourcesError
 from finesweep.layout import log_path
+from finesweep.listening import is_loopback
 from finesweep.notebook import Results
 from finesweep.results.writer import ResultsWriter
 
@@ -148,7 +149,7 @@ def test_a_header_cannot_be_smuggled_into_an_answer(client: TestClient) -> None:
 def test_an_address_of_others_always_has_a_token(results: Results) -> None:
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.0.2.1", "example.org", "")] == [False] * 5
-    with pytest.raises(ResultsError, match="at least 16"):
+    with pytest.raises(ResourcesError, match="at least 16"):
         serve(results, host="127.0.0.1", port=0, token="short", say=print)
 
 
@@ -156,7 +157,7 @@ def test_a_port_that_is_taken_is_said_in_words(results: Results) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ResultsError, match="already in use"):
+        with pytest.raises(ResourcesError, match="already in use"):
             serve(results, host="127.0.0.1", port=taken.getsockname()[1], token=None, say=print)
 
 

@@ -1,0 +1,45 @@
+"""Opening a port for a server of ours: who can reach it, and what guards it."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from finesweep.errors import ResourcesError
+
+SHORTEST_TOKEN = 16  # characters
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a port. Raises ResourcesError for one that is taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        raise ResourcesError(
+            f"--host {host} --port {port}: {error.strerror or error}. Choose another port, 0 for a free one."
+        ) from None
+
+
+def address_of(listening: socket.socket, host: str) -> str:
+    """Write where a server is reached that listens at a host, without a path."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def check_token(token: str | None) -> None:
+    """Raise ResourcesError for a token that could be guessed."""
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise ResourcesError(
+            f"--token: it has {len(token)} characters; give at least {SHORTEST_TOKEN}, or none at all."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
