@@ -81,7 +81,8 @@ def emulator(
         befalling = Faults({kind: float(rate) for kind, rate in faults.items()}, seed=fault_seed)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--fault") from None
-    settings = Settings(parallel=parallel, max_length=max_length, **({"aliases": aliases} if aliases else {}))
+    known = aliases or dict(Settings().aliases)
+    settings = Settings(aliases=known, parallel=parallel, max_length=max_length)
     serve(
         folder,
         settings,

@@ -59,7 +59,9 @@ class Writer:
         from finesweep.training.encoding import pad_id_of
         from finesweep.training.model_files import resolve_model
         from finesweep.training.models import load_model, load_tokenizer
+        from finesweep.training.prepare import quiet
 
+        quiet()
         folder = self._store.model_folder(name)
         if folder is None and name not in self._settings.aliases:
             raise no_model(name)
