@@ -13,6 +13,8 @@ FinesweepError
 ├── TrackerError     an experiment tracker that trials are to be shown in is not installed
 ├── ResourcesError   the devices or the cluster asked for are not there
 ├── DiskFullError    a trial cannot be written, because its disk is full: the sweep pauses
+├── RemoteError      a fine-tuning server says no
+├── ServerAwayError  a fine-tuning server does not answer: the sweep pauses
 └── ExportError      the configuration cannot be exported as asked
 """
 
@@ -92,3 +94,15 @@ class ExportError(FinesweepError):
 def first_line(error: Exception) -> str:
     """Return what a library said, without the pages that may follow."""
     return str(error).strip().split("\n")[0]
+
+
+class RemoteError(FinesweepError):
+    """Its `code` is the server's own word for what is wrong, if it has one."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class ServerAwayError(FinesweepError):
+    pass

@@ -14,10 +14,11 @@ from finesweep.spec.parameters import (
     Parameter,
 )
 from finesweep.spec.study import AshaPruner, HyperbandPruner
-from finesweep.spec.sweep import FunctionSweep, SweepSpec
+from finesweep.spec.sweep import FunctionSweep, RemoteSweep, SweepSpec
 
 DEFAULT_PERCENT = 20  # five reports a trial
 DEFAULT_REPORTS_PER_EPOCH = 2
+AUTO_EPOCHS = 10  # the most that a fine-tuning server is expected to choose
 
 
 def plan_grid(spec: SweepSpec, *, n_train_rows: int = 0) -> Grid:
@@ -30,6 +31,12 @@ def plan_grid(spec: SweepSpec, *, n_train_rows: int = 0) -> Grid:
     """
     if spec.study.pruner.compare_at == "progress":
         grid = Grid(unit="progress", every=spec.training.eval_every or DEFAULT_PERCENT, longest=100)
+    elif isinstance(spec, RemoteSweep):
+        longest = math.ceil(largest(spec, "n_epochs", default=AUTO_EPOCHS) * n_train_rows)
+        every = spec.training.eval_every or max(
+            int(largest(spec, "batch_size", default=1)), math.ceil(n_train_rows / DEFAULT_REPORTS_PER_EPOCH)
+        )
+        grid = Grid(unit="examples", every=every, longest=longest)
     elif isinstance(spec, FunctionSweep):
         total = math.ceil(largest(spec, "total_examples", default=0))
         every = spec.training.eval_every or max(1, math.ceil(total * DEFAULT_PERCENT / 100))

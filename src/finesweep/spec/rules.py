@@ -35,6 +35,7 @@ from finesweep.spec.reference_rules import (
     existence_faults,
     reference_faults,
 )
+from finesweep.spec.remote_rules import remote_budget_faults, remote_faults
 from finesweep.spec.settings import Settings, name_problem, value_problem
 from finesweep.spec.space import active_branch, contains, fixed_settings, is_active
 from finesweep.spec.space_rules import ROOT, Space, parameter_faults
@@ -55,15 +56,26 @@ from finesweep.spec.sweep import (
     FunctionSettings,
     FunctionSweep,
     ModelSpec,
+    Remote,
+    RemoteSweep,
+    RemoteTraining,
     Resources,
     SweepSpec,
     Task,
     TrainingSpec,
+    TransformersSweep,
     sweep_kind,
 )
 
 _MOST_PARAMETERS = 200  # rules between parameters look at each with each
 _LEAST_SHARE_USED = 0.95  # of a device that trials share: 3 x 0.33 are near enough to one
+
+
+_SETTINGS: Mapping[type[SweepSpec], type[Settings]] = {
+    TransformersSweep: TrainingSpec,
+    FunctionSweep: FunctionSettings,
+    RemoteSweep: RemoteTraining,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +99,12 @@ class Draft:
     resources: Resources | None
     artifacts: Artifacts | None
     evaluation: Evaluation | None
+    remote: Remote | None  # of trainer remote
 
     @property
     def is_own(self) -> bool:
         """Tell whether the user's own function trains."""
-        return self.settings is FunctionSettings
+        return issubclass(self.settings, FunctionSettings)
 
     @property
     def space(self) -> Space:
@@ -110,7 +123,8 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
     raw_parameters = raw_parameters if isinstance(raw_parameters, Mapping) else {}
     read = {name: _read(Parameter, value) for name, value in raw_parameters.items()}
     objectives = {path: _read(Objective, one) for path, one in objective_paths(study.get("objective")).items()}
-    settings = FunctionSettings if sweep_kind(values) is FunctionSweep else TrainingSpec
+    kind = sweep_kind(values)
+    settings = _SETTINGS[kind]
     training, unread_settings = _read_training(values.get("training", {}), settings)
     return Draft(
         task=_read(SweepSpec.model_fields["task"].annotation, values.get("task")),
@@ -130,6 +144,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         resources=_read(Resources, values.get("resources", {})),
         artifacts=_read(Artifacts, values.get("artifacts", {})),
         evaluation=_read(Evaluation, values.get("evaluation", {})),
+        remote=_read(Remote, values.get("remote")) if kind is RemoteSweep else None,
     )
 
 
@@ -161,7 +176,9 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _objective_faults(draft)
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
-    if draft.is_own:
+    if draft.settings is RemoteTraining:
+        yield from remote_faults(draft.parameters, draft.objectives, draft.data, draft.evaluation, draft.model)
+    elif draft.is_own:
         yield from function_faults(draft.own, draft.pruner, draft.parameters, draft.evaluation)
     else:
         yield from _task_faults(draft)
@@ -170,6 +187,8 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _grid_faults(draft)
     yield from _start_faults(draft)
     yield from _resources_faults(draft)
+    if draft.budget is not None:
+        yield from remote_budget_faults(draft.budget, draft.remote, is_remote=draft.settings is RemoteTraining)
     if draft.artifacts is not None:
         yield from artifact_faults(draft.artifacts, n_objectives=len(draft.objectives), is_own=draft.is_own)
 

@@ -192,6 +192,8 @@ class Budget(Model):
     retry_on: Annotated[tuple[Literal["lost", "stalled", "failed"], ...], BeforeValidator(_as_list)] = ("lost",)
     stall_minutes: Float | None = Field(default=None, gt=0)  # without a report: the worker is killed; not if inline
     stop_after_failures: Int = Field(default=5, ge=0)  # in a row and for the same reason: the sweep stops; 0: never
+    tokens: Int | None = Field(default=None, ge=1)  # trainer remote: trained tokens of all jobs
+    money: Float | None = Field(default=None, gt=0)  # trainer remote: what they cost, by remote.price_per_million
 
 
 class Resources(Model):
@@ -241,6 +243,35 @@ class FunctionSettings(Model):
     eval_every: Int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
 
 
+AUTO: Literal["auto"] = "auto"  # the server chooses
+Auto = Literal["auto"]
+
+
+class RemoteTraining(FunctionSettings):
+    """Fixed settings of the jobs of a fine-tuning server: those that its protocol knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    n_epochs: Auto | Annotated[Int, Field(ge=1, le=50)] = AUTO
+    batch_size: Auto | Annotated[Int, Field(ge=1, le=256)] = AUTO
+    learning_rate_multiplier: Auto | Annotated[Float, Field(gt=0)] = AUTO
+
+
+class Remote(Model):
+    """The fine-tuning server that trains, and how it is asked."""
+
+    base_url: str = Field(pattern=r"^https?://[^\s@]+$")  # up to and with /v1
+    model: str = Field(min_length=1)  # what jobs begin with, by the server's name for it
+    api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    max_concurrent: Int = Field(default=4, ge=1, le=256)  # jobs at a time
+    poll_s: Float = Field(default=10.0, gt=0)  # seconds between looks at a job
+    timeout_s: Float = Field(default=60.0, gt=0)  # of a request
+    patience_minutes: Float = Field(default=10.0, gt=0)  # how long a server may fail to answer before the sweep pauses
+    hyperparameters: Literal["method", "top-level"] = "method"  # where in the request of a job they stand
+    suffix: str | None = Field(default=None, min_length=1, max_length=40)  # of the names of tuned models
+    price_per_million: Float | None = Field(default=None, gt=0)  # of trained tokens, in any currency
+
+
 class SweepSpec(Model):
     """What all sweeps have. `read_sweep` makes the one of its two kinds that the trainer asks for."""
 
@@ -283,12 +314,27 @@ class FunctionSweep(SweepSpec):
     training: FunctionSettings = FunctionSettings()
 
 
-def sweep_kind(values: Any) -> type[TransformersSweep | FunctionSweep]:  # Any: whatever stands in a file
+REMOTE: Literal["remote"] = "remote"  # the trainer whose trials are jobs of a fine-tuning server
+
+
+class RemoteSweep(FunctionSweep):
+    """A sweep whose trials are jobs of a fine-tuning server."""
+
+    trainer: Literal["remote"] = REMOTE  # no function, but looked after like one
+    remote: Remote
+    task: Literal["causal-lm"] = "causal-lm"
+    data: DataSpec
+    training: RemoteTraining = RemoteTraining()
+
+
+def sweep_kind(values: Any) -> type[TransformersSweep | FunctionSweep | RemoteSweep]:  # Any: whatever stands in a file
     """Tell by the trainer which kind of sweep the values of a file are meant to be."""
     trainer = values.get("trainer") if isinstance(values, Mapping) else None
+    if trainer == REMOTE:
+        return RemoteSweep
     return FunctionSweep if isinstance(trainer, str) and ":" in trainer else TransformersSweep
 
 
-def read_sweep(values: Any) -> TransformersSweep | FunctionSweep:
+def read_sweep(values: Any) -> TransformersSweep | FunctionSweep | RemoteSweep:
     """Validate the values of a resolved sweep. Raises pydantic's ValidationError."""
     return sweep_kind(values).model_validate(values)

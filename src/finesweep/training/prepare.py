@@ -30,17 +30,15 @@ from finesweep.training.generation import keep_questions
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import load_tokenizer, max_positions
 from finesweep.training.packing import pack
-from finesweep.training.rows import Rows, read_rows
+from finesweep.training.reading import given_splits, is_packed, read_splits
+from finesweep.training.rows import Rows
 from finesweep.training.scoring import Scoring, load_scoring
 from finesweep.training.sources import Source, source_of
-from finesweep.training.splits import limit, set_aside
 from finesweep.training.targets import Label, classes, targets
 from finesweep.training.trackers import require_trackers
 from finesweep.training.whole_folder import write_whole
 
 LAYOUT = 3  # raise it when the cached files change their meaning
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,10 @@ def _fingerprints(spec: TransformersSweep, source: Source, tokenizer: Any) -> tu
         data.max_validation_rows,
         data.seed,
     ]
-    contents = [value if isinstance(value, float) else source.digest(split) for split, value in _given(spec).items()]
-    test = contents.pop() if "test" in _given(spec) else None
+    contents = [
+        value if isinstance(value, float) else source.digest(split) for split, value in given_splits(spec).items()
+    ]
+    test = contents.pop() if "test" in given_splits(spec) else None
     others = [
         data.format if spec.task == "causal-lm" and data.format != "prompt-completion" else None,
         data.incomplete if data.incomplete != "refuse" else None,
@@ -139,24 +139,14 @@ def _fingerprints(spec: TransformersSweep, source: Source, tokenizer: Any) -> tu
     return _digest([LAYOUT, rows, test, data.max_length, *tokens]), rows
 
 
-def _given(spec: TransformersSweep) -> dict[str, str | float]:
-    """Return what the sweep says of each split: what it is called, or its share of the training rows."""
-    values = {split: getattr(spec.data, split) for split in SPLITS}
-    return {split: value for split, value in values.items() if value is not None}
-
-
-def _is_packed(spec: TransformersSweep) -> bool:
-    return spec.task == "causal-lm" and spec.data.format == "text"
-
-
 def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path) -> None:
     data = spec.data
     _check_tokenizer(spec, tokenizer)
-    splits, notes = _read_splits(spec, source, scratch_dir=folder)
+    splits, notes = read_splits(spec, source, scratch_dir=folder)
     found = classes(splits, column=data.label, task=spec.task)
     notes += report.on_targets(splits, found, task=spec.task)
     notes += report.on_duplicates(splits)
-    if spec.task == "causal-lm" and not _is_packed(spec):
+    if spec.task == "causal-lm" and not is_packed(spec):
         keep_questions(splits["validation"].columns, folder)
     most_blocks = {"train": data.max_train_rows, "validation": data.max_validation_rows}
     n_rows, n_train_tokens = {}, 0
@@ -164,7 +154,7 @@ def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path
         encoded = _encode(spec, tokenizer, rows, found, most_blocks.get(split))
         _check_any_left(rows, encoded, max_length=data.max_length)
         notes += report.on_tokens(split, rows, encoded, spec)
-        table = encoded.table if split == "train" or _is_packed(spec) else _by_length(encoded.table)
+        table = encoded.table if split == "train" or is_packed(spec) else _by_length(encoded.table)
         n_rows[split] = len(table)
         if split == "train":
             n_train_tokens = report.n_tokens(table)
@@ -181,24 +171,6 @@ def _check_tokenizer(spec: TransformersSweep, tokenizer: Any) -> None:
         check_can_chat(tokenizer, model=spec.model.name)
     elif tokenizer.eos_token_id is None:
         raise DataError(f"model: the tokenizer of {spec.model.name} has no end-of-text token. Choose another model.")
-
-
-def _read_splits(spec: TransformersSweep, source: Source, *, scratch_dir: Path) -> tuple[dict[str, Rows], list[str]]:
-    """Read and check the rows of all splits, set aside those that are shares, and keep to the limits."""
-    data, task = spec.data, spec.task
-    splits, notes = {}, []
-    shares = {split: value for split, value in _given(spec).items() if isinstance(value, float)}
-    for split in (split for split in _given(spec) if split not in shares):
-        splits[split], said = read_rows(source.table(split, scratch_dir=scratch_dir), data, task)
-        notes += [f"{split}: {note}" for note in said]
-    if shares:
-        parts, said = set_aside(splits["train"], shares, seed=data.seed, task=task)
-        splits |= parts
-        notes += said
-    if not _is_packed(spec):  # which is limited in blocks
-        for split, most in (("train", data.max_train_rows), ("validation", data.max_validation_rows)):
-            splits[split] = limit(splits[split], most, seed=data.seed, task=task)
-    return {split: splits[split] for split in SPLITS if split in splits}, notes
 
 
 def _encode(

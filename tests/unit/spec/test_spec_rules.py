@@ -235,7 +235,7 @@ SWEEP_CASES = [
     ("trials: 60, ", "", "12: budget.trials: this key is missing. Add it, as in `trials: 20`."),
     ("hours: 10", "hours: 0", "12: budget.hours: hours is 0 but must be above 0."),
     ("hours: 10", "gpu_hours: 10", '12: budget.gpu_hours: key "gpu_hours" is unknown; did you mean "hours"?'
-     " Known: at_end, hours, retries, retry_on, stall_minutes, stop_after_failures, trials."),
+     " Known: at_end, hours, money, retries, retry_on, stall_minutes, stop_after_failures, tokens, trials."),
     ("gpus_per_trial: 1", "gpus_per_trial: 2", "13: resources.gpus_per_trial: gpus_per_trial is 2.0: trials that span devices are"
      " not built yet. Use 1 or a share of one."),
     ("gpus_per_trial: 1", "gpus_per_trial: 0.3", "13: resources.gpus_per_trial: gpus_per_trial is 0.3: a share must divide a device"

@@ -1,0 +1,106 @@
+"""What the jobs of a sweep may cost and have cost, in tokens: asked before a job is begun. One file for all workers.
+
+In: a sweep's folder and its limits. Out: whether another job fits. Reserved is the most that a job can take; once a job
+has ended what it took is known, and with it, of the same rows, what an epoch takes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Trained tokens of a sweep's jobs."""
+
+    settled: int  # of those that have ended
+    reserved: int  # of those that have not, at most
+
+
+class Ledger:
+    """All methods may be called from any process."""
+
+    def __init__(self, folder: Path, *, limit: int | None) -> None:
+        self._path, self._limit = folder / "ledger.json", limit
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / "ledger.lock")
+
+    def reserve(self, job_key: str, *, n_epochs: int, most_per_epoch: int) -> bool:
+        """Set aside what a job can take, unless that is done already. Tell whether it fits the limit.
+
+        Args:
+            job_key: names a job before it has an id.
+            most_per_epoch: the most tokens that an epoch can have, where none has been counted yet.
+        """
+        with self._lock:
+            book = self._read()
+            if job_key in book["jobs"]:
+                return True
+            wanted = n_epochs * (book["per_epoch"] or most_per_epoch)
+            spent = _spent(book)
+            if self._limit is not None and spent.settled + spent.reserved + wanted > self._limit:
+                return False
+            book["jobs"][job_key] = {"reserved": wanted, "n_epochs": n_epochs, "settled": None}
+            self._write(book)
+            return True
+
+    def settle(self, job_key: str, *, tokens: int, is_whole: bool) -> None:
+        """Note what a job that has ended took; one that was trained to its end also tells what an epoch takes."""
+        with self._lock:
+            book = self._read()
+            entry = book["jobs"].setdefault(job_key, {"reserved": 0, "n_epochs": 0, "settled": None})
+            entry["settled"] = tokens
+            if is_whole and entry["n_epochs"] and tokens:
+                per_epoch = -(-tokens // entry["n_epochs"])
+                book["per_epoch"] = max(book["per_epoch"] or 0, per_epoch)
+                for other in book["jobs"].values():
+                    if other["settled"] is None:
+                        other["reserved"] = min(other["reserved"], other["n_epochs"] * book["per_epoch"])
+            self._write(book)
+
+    def drop(self, job_key: str) -> None:
+        """Give back what was set aside for a job that was never begun."""
+        with self._lock:
+            book = self._read()
+            if book["jobs"].get(job_key, {}).get("settled", 0) is None:
+                del book["jobs"][job_key]
+                self._write(book)
+
+    def spent(self) -> Spent:
+        with self._lock:
+            return _spent(self._read())
+
+    def has_open(self, *, but: str) -> bool:
+        """Tell whether jobs have not ended yet, other than one."""
+        with self._lock:
+            return any(entry["settled"] is None for key, entry in self._read()["jobs"].items() if key != but)
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {"per_epoch": None, "jobs": {}}
+        book: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+        return book
+
+    def _write(self, book: dict[str, Any]) -> None:
+        beside = self._path.with_suffix(".new")
+        beside.write_text(json.dumps(book), encoding="utf-8")
+        beside.replace(self._path)
+
+
+def _spent(book: dict[str, Any]) -> Spent:
+    entries = book["jobs"].values()
+    settled = sum(entry["settled"] for entry in entries if entry["settled"] is not None)
+    return Spent(settled, sum(entry["reserved"] for entry in entries if entry["settled"] is None))
+
+
+def token_limit(tokens: int | None, money: float | None, price_per_million: float | None) -> int | None:
+    """Put limits of tokens and of money into one, in tokens."""
+    limits = [tokens] if tokens is not None else []
+    if money is not None and price_per_million is not None:
+        limits.append(int(money / price_per_million * 1e6))
+    return min(limits, default=None)
