@@ -173,7 +173,7 @@ def is_below(path: object) -> bool:
 
 _OURS = re.compile(  # in a sweep's folder: what functions above name, and what trackers write there
     r"trial-\d{4,}|unknown|driver\.log|fitting\.(json|lock)|\.fitting\.json\.\d+|\.room\.lock"
-    r"|tensorboard|wandb|mlflow\.lock"
+    r"|tensorboard|wandb|mlflow\.lock|remote"
 )
 
 

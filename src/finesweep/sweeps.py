@@ -26,7 +26,7 @@ from finesweep.errors import (
     SweepHeldError,
     SweepNameError,
 )
-from finesweep.events import Ending, Grid, Listener
+from finesweep.events import Ending, Grid, Listener, TrialState
 from finesweep.layout import is_ours
 from finesweep.provenance import gather_provenance
 from finesweep.results.frames import is_older, open_results
@@ -45,7 +45,7 @@ from finesweep.spec.grid import plan_grid
 from finesweep.spec.objective_rules import needs_time
 from finesweep.spec.space import fixed_settings, starting_configurations
 from finesweep.spec.stacking import stacking_key
-from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
+from finesweep.spec.sweep import FunctionSweep, RemoteSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import TrainerFactory
 from finesweep.verification.plan import plan_of
 from finesweep.verification.race import Race
@@ -178,6 +178,8 @@ def resume(
         is_over = writer.standing(name).state is SweepState.FINISHED  # then there is nothing to start Ray for
         local = None if is_over else early.enter_context(_start_ray(spec, slots, backend))
         _refuse_changed(_prepare(spec, view), provenance, view)
+        if isinstance(spec, RemoteSweep):
+            _cancel_unwanted_jobs(spec, place.artifact_dir, known.trials(name), view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
         return drive_stored(
@@ -190,6 +192,15 @@ def resume(
             take_over=take_over,
             agenda=_agenda(spec, provenance),
         )
+
+
+def _cancel_unwanted_jobs(spec: RemoteSweep, artifact_dir: Path, trials: pd.DataFrame, view: View) -> None:
+    """Cancel jobs of a fine-tuning server that no trial waits for: their driver died before it could."""
+    from finesweep.remote.tidy import cancel_unwanted
+
+    wanted = trials.loc[~trials["state"].isin([state for state in TrialState if state.is_final]), "number"]
+    for job in cancel_unwanted(spec, artifact_dir, wanted=[int(number) for number in wanted]):
+        view.say(f"job {job} is cancelled: no trial waits for it.")
 
 
 def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
@@ -231,8 +242,14 @@ def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
     the sweep, and there only what finesweep makes. Return what is left.
     """
     url = existing(url_of(results))
-    artifact_dir = open_results(url).artifact_dir(name)
+    known = open_results(url)
+    artifact_dir, spec = known.artifact_dir(name), known.spec(name)
     with open_writer(url) as writer:
+        writer.refuse_if_held(name)
+        if isinstance(spec, RemoteSweep):
+            from finesweep.remote.tidy import cancel_unwanted
+
+            cancel_unwanted(spec, artifact_dir, wanted=())  # first: later nobody knows them
         writer.delete(name)
     delete_study(url, name)
     return _remove_files(artifact_dir, name)
@@ -397,6 +414,10 @@ def _start_ray(spec: SweepSpec, slots: Slots | None, backend: BackendName) -> Ab
 
 
 def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any]) -> TrainerFactory:
+    if isinstance(spec, RemoteSweep):
+        from finesweep.remote.trainer import RemoteTrainerFactory
+
+        return RemoteTrainerFactory(spec, grid, place.artifact_dir, cache_dir())
     if isinstance(spec, FunctionSweep):
         from finesweep.training.function import FunctionTrainerFactory
 
@@ -423,6 +444,9 @@ def _agenda(spec: SweepSpec, provenance: Mapping[str, Any]) -> Agenda | None:
 
 def slots_here(spec: SweepSpec, view: View) -> Slots | None:
     """Divide this box; None on a cluster, which is divided once it is connected to."""
+    if isinstance(spec, RemoteSweep):  # its slots only wait
+        most = spec.resources.max_parallel or spec.remote.max_concurrent
+        return Slots((), gpus_per_trial=0.0, cpus_per_trial=1, n_slots=min(most, spec.remote.max_concurrent))
     if spec.resources.address is not None:
         return None
     slots = plan_slots(
@@ -443,6 +467,8 @@ def slots_here(spec: SweepSpec, view: View) -> Slots | None:
 
 def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
     """Get ready what trials need; return the facts of it that are kept with the sweep."""
+    if isinstance(spec, RemoteSweep):
+        return _prepare_remote(spec, view)
     if isinstance(spec, FunctionSweep):
         from finesweep.training.function import function_facts
 
@@ -466,6 +492,20 @@ def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
         "labels": list(prepared.labels),
         "data_notes": list(prepared.notes),
     }
+
+
+def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
+    """Check what jobs will be given, and that there is a key to begin them with."""
+    from finesweep.remote.rows import prepare_rows
+    from finesweep.remote.server import connect
+    from finesweep.remote.trainer import remote_facts
+
+    connect(spec.remote)
+    files = prepare_rows(spec, cache_dir=cache_dir())
+    view.say(f"{files.train.n_rows:,} training and {files.validation.n_rows:,} validation rows are ready.")
+    for note in files.notes:
+        view.say(note)
+    return dict(remote_facts(files))
 
 
 def lines() -> View:

@@ -12,7 +12,7 @@ from finesweep.cli.talk import file_argument, json_option, say, set_option
 from finesweep.errors import SpecError
 
 if TYPE_CHECKING:
-    from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
+    from finesweep.spec.sweep import FunctionSweep, RemoteSweep, SweepSpec, TransformersSweep
 
 
 @click.command()
@@ -50,9 +50,11 @@ def _fault_row(fault: Any) -> dict[str, Any]:
 
 
 def _load(spec: SweepSpec, *, smoke: bool) -> None:
-    from finesweep.spec.sweep import FunctionSweep, TransformersSweep
+    from finesweep.spec.sweep import FunctionSweep, RemoteSweep, TransformersSweep
 
-    if isinstance(spec, FunctionSweep):
+    if isinstance(spec, RemoteSweep):
+        _check_remote(spec)
+    elif isinstance(spec, FunctionSweep):
         _import_trainer(spec, smoke=smoke)
     if isinstance(spec, TransformersSweep):
         _check_inputs(spec)
@@ -70,6 +72,23 @@ def _import_trainer(spec: FunctionSweep, *, smoke: bool) -> None:
             f"A step of {spec.trainer} cannot be tried on its own. Try a whole trial: finesweep run FILE --name "
             f"{spec.name}-try --set budget.trials=1 --backend inline"
         )
+
+
+def _check_remote(spec: RemoteSweep) -> None:
+    """Check the rows and ask the server for the model. Nothing is uploaded or begun."""
+    from finesweep.remote.calls import Calls
+    from finesweep.remote.rows import prepare_rows
+    from finesweep.remote.server import connect
+    from finesweep.sweeps import cache_dir
+
+    files = prepare_rows(spec, cache_dir=cache_dir())
+    for split, file in (("training", files.train), ("validation", files.validation)):
+        say(f"{file.n_rows:,} {split} rows, {file.n_bytes:,} bytes")
+    for note in files.notes:
+        say(f"note: {note}")
+    client, remote = connect(spec.remote), spec.remote
+    found = Calls(patience_s=0).ask(lambda: client.models.retrieve(remote.model), what=f"model {remote.model}")
+    say(f"{remote.base_url} knows the model {found.id}.")
 
 
 def _check_inputs(spec: TransformersSweep) -> None:

@@ -30,31 +30,44 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "ledger.lock")
 
-    def reserve(self, job_key: str, *, n_epochs: int, most_per_epoch: int) -> bool:
+    def reserve(self, key: str, *, n_epochs: int, most_per_epoch: int, must: bool = False) -> bool:
         """Set aside what a job can take, unless that is done already. Tell whether it fits the limit.
 
         Args:
-            job_key: names a job before it has an id.
+            key: names the job: by its trial before there is one, then by its id.
             most_per_epoch: the most tokens that an epoch can have, where none has been counted yet.
+            must: whatever the limit, as of a job that is under way.
         """
         with self._lock:
             book = self._read()
-            if job_key in book["jobs"]:
+            if key in book["jobs"]:
                 return True
             wanted = n_epochs * (book["per_epoch"] or most_per_epoch)
             spent = _spent(book)
-            if self._limit is not None and spent.settled + spent.reserved + wanted > self._limit:
+            if not must and self._limit is not None and spent.settled + spent.reserved + wanted > self._limit:
                 return False
-            book["jobs"][job_key] = {"reserved": wanted, "n_epochs": n_epochs, "settled": None}
+            book["jobs"][key] = {"reserved": wanted, "n_epochs": n_epochs, "settled": None}
             self._write(book)
             return True
 
-    def settle(self, job_key: str, *, tokens: int, is_whole: bool) -> None:
-        """Note what a job that has ended took; one that was trained to its end also tells what an epoch takes."""
+    def rename(self, key: str, job_id: str) -> None:
+        """Let what was set aside for a trial be that of its job."""
         with self._lock:
             book = self._read()
-            entry = book["jobs"].setdefault(job_key, {"reserved": 0, "n_epochs": 0, "settled": None})
-            entry["settled"] = tokens
+            if key in book["jobs"]:
+                entry = book["jobs"].pop(key)
+                book["jobs"].setdefault(job_id, entry)
+                self._write(book)
+
+    def settle(self, job_id: str, *, tokens: int | None, is_whole: bool) -> None:
+        """Note what a job that has ended took; one that was trained to its end also tells what an epoch takes.
+
+        Of a server that does not say what a job took, it is all that was set aside for it.
+        """
+        with self._lock:
+            book = self._read()
+            entry = book["jobs"].setdefault(job_id, {"reserved": 0, "n_epochs": 0, "settled": None})
+            entry["settled"] = entry["reserved"] if tokens is None else tokens
             if is_whole and entry["n_epochs"] and tokens:
                 per_epoch = -(-tokens // entry["n_epochs"])
                 book["per_epoch"] = max(book["per_epoch"] or 0, per_epoch)
@@ -63,22 +76,21 @@ class Ledger:
                         other["reserved"] = min(other["reserved"], other["n_epochs"] * book["per_epoch"])
             self._write(book)
 
-    def drop(self, job_key: str) -> None:
+    def drop(self, key: str) -> None:
         """Give back what was set aside for a job that was never begun."""
         with self._lock:
             book = self._read()
-            if book["jobs"].get(job_key, {}).get("settled", 0) is None:
-                del book["jobs"][job_key]
+            if book["jobs"].pop(key, None) is not None:
                 self._write(book)
 
     def spent(self) -> Spent:
         with self._lock:
             return _spent(self._read())
 
-    def has_open(self, *, but: str) -> bool:
-        """Tell whether jobs have not ended yet, other than one."""
+    def has_open(self) -> bool:
+        """Tell whether there are jobs that have not ended yet."""
         with self._lock:
-            return any(entry["settled"] is None for key, entry in self._read()["jobs"].items() if key != but)
+            return any(entry["settled"] is None for entry in self._read()["jobs"].values())
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():

@@ -1,0 +1,290 @@
+"""The trainer whose trials are jobs of a fine-tuning server. One per slot; a job goes on when its slot is lost.
+
+In: a trial, a reporter. Out: the job's events as reports on the sweep's grid, an AttemptResult.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from openai.types.fine_tuning import FineTuningJob
+
+from finesweep import trainer
+from finesweep.errors import RemoteError, ServerAwayError
+from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
+from finesweep.layout import own_dir, size_of
+from finesweep.remote.ledger import Ledger, token_limit
+from finesweep.remote.rows import JobFiles, prepare_rows
+from finesweep.remote.server import FINAL, Metrics, make_server
+from finesweep.spec.grid import AUTO_EPOCHS
+from finesweep.spec.settings import function_settings
+from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
+from finesweep.training.function import Reporter
+
+JOB, MODEL = "job.json", "model.json"  # of a trial's folder: which job it is, and what came of it
+_LOOKS_FOR_TOKENS = 5
+_SLICE_S = 0.5  # between two questions whether to go on
+_BLOCKING = (401, 403)
+_BLOCKING_CODES = ("model_not_found", "training_not_available", "invalid_api_key", "insufficient_quota")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RemoteTrainerFactory:
+    """Picklable: called once in each worker."""
+
+    spec: RemoteSweep
+    grid: Grid
+    artifact_dir: Path
+    cache_dir: Path
+
+    def __call__(self) -> RemoteTrainer:
+        """Find the rows and the key. Raises DataError or RemoteError."""
+        files = prepare_rows(self.spec, cache_dir=self.cache_dir)
+        return RemoteTrainer(self.spec, self.grid, files, artifact_dir=self.artifact_dir)
+
+
+class _MustReturnError(Exception):
+    """Ends a wait, because the sweep says so."""
+
+
+class RemoteTrainer:
+    def __init__(
+        self,
+        spec: RemoteSweep,
+        grid: Grid,
+        files: JobFiles,
+        *,
+        artifact_dir: Path,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._spec, self._grid, self._files, self._artifact_dir = spec, grid, files, artifact_dir
+        self._sleep = sleep
+        folder = remote_dir(artifact_dir)
+        limit = token_limit(spec.budget.tokens, spec.budget.money, spec.remote.price_per_million)
+        self._ledger = Ledger(folder, limit=limit)
+        self._must_return: Callable[[], bool] = lambda: False
+        self._server = make_server(spec.remote, uid=sweep_uid(artifact_dir), folder=folder, sleep=self._wait)
+
+    def run(self, trial: TrialSpec, reporter: trainer.Reporter) -> AttemptResult:
+        """Have a job trained, or go on with the one that the trial has."""
+        settings = function_settings(self._spec.training, trial.configuration)
+        assert isinstance(settings, RemoteTraining), "a remote sweep has these"
+        folder = own_dir(self._artifact_dir, trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = Reporter(reporter, self._grid, self._spec, total=None)
+        self._must_return = mine.should_stop
+        reporter.describe({"pid": os.getpid(), "device": self._spec.remote.base_url})
+        try:
+            with _saying_what_blocks():
+                return self._train(trial, settings, mine, reporter, folder)
+        except _BlockedError as error:
+            return AttemptResult(Ending.BLOCKED, reason=str(error))
+        except _MustReturnError:
+            return self._leave(trial, mine)
+        finally:
+            self._must_return = lambda: False
+
+    def _train(
+        self, trial: TrialSpec, settings: RemoteTraining, mine: Reporter, reporter: trainer.Reporter, folder: Path
+    ) -> AttemptResult:
+        job = self._job_for(trial, settings, folder)
+        reporter.describe({"job": job.id, "model": job.model})
+        told_up_to = 0
+        metric = self._spec.study.objective.metric
+        while True:
+            batch_size = self._describe(job, mine, reporter)
+            is_over = job.status in FINAL
+            points = [] if batch_size is None else self._server.metrics(job.id)
+            whole = [point for point in _carried(points) if metric in point.values]
+            for point in whole:
+                examples_seen = point.step * (batch_size or 0)
+                if examples_seen <= told_up_to:
+                    continue
+                told_up_to = examples_seen
+                is_last = job.status == "succeeded" and point is whole[-1]
+                if mine.report(examples_seen, point.values, final=is_last).must_return and not is_last:
+                    raise _MustReturnError
+            if is_over:
+                return self._end(job, mine, reporter, folder, has_reported=bool(whole))
+            self._wait(self._spec.remote.poll_s)
+            job = self._server.job(job.id)
+
+    def _job_for(self, trial: TrialSpec, settings: RemoteTraining, folder: Path) -> FineTuningJob:
+        """Find the trial's job on the server, or begin one that the budget allows."""
+        known, key = self._server.job_of(trial.number), _key(trial)
+        n_epochs = AUTO_EPOCHS if settings.n_epochs == AUTO else settings.n_epochs
+        if known is None:
+            train = self._server.upload(self._files.train)
+            validation = self._server.upload(self._files.validation)
+            self._reserve(key, n_epochs)
+            asked = settings.model_dump(include={"n_epochs", "batch_size", "learning_rate_multiplier"})
+            try:
+                job_id = self._server.create(
+                    trial.number, asked, seed=settings.seed, train=train, validation=validation
+                )
+            except RemoteError:
+                self._ledger.drop(key)
+                raise
+            known = self._server.job(job_id)
+            _log.info("job %s of %s began", known.id, self._spec.remote.model)
+        else:
+            self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes, must=True)
+            _log.info("going on with job %s, which is %s", known.id, known.status)
+        self._ledger.rename(key, known.id)
+        (folder / JOB).write_text(json.dumps({"job": known.id}), encoding="utf-8")
+        return known
+
+    def _reserve(self, key: str, n_epochs: int) -> None:
+        """Set aside what the job can take; wait while jobs that run may leave some of theirs. Raises _BlockedError."""
+        while not self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes):
+            if not self._ledger.has_open():
+                raise _BlockedError(
+                    f"the budget of tokens is used up: {self._ledger.spent().settled:,} were trained, and one more job "
+                    "could go beyond it. Raise budget.tokens or budget.money in a new sweep"
+                )
+            self._wait(self._spec.remote.poll_s)
+
+    def _describe(self, job: FineTuningJob, mine: Reporter, reporter: trainer.Reporter) -> int | None:
+        """Tell what the server made of the settings; give the batch size once it is known."""
+        made = job.hyperparameters
+        n_epochs, batch_size = made.n_epochs, made.batch_size
+        if not isinstance(n_epochs, int) or not isinstance(batch_size, int):
+            return None
+        if mine.total_examples is None:
+            mine.total_examples = n_epochs * self._files.train.n_rows
+            reporter.describe({"hyperparameters": made.to_dict(), "job_status": job.status})
+        return batch_size
+
+    def _end(
+        self,
+        job: FineTuningJob,
+        mine: Reporter,
+        reporter: trainer.Reporter,
+        folder: Path,
+        *,
+        has_reported: bool,
+    ) -> AttemptResult:
+        self._settle(job)
+        tokens = job.trained_tokens or 0
+        price = self._spec.remote.price_per_million
+        cost = {} if price is None else {"cost": tokens * price / 1e6}
+        reporter.describe({"trained_tokens": tokens, "fine_tuned_model": job.fine_tuned_model, **cost})
+        if job.status == "failed":
+            said = job.error.message if job.error else "it does not say why"
+            code = f" ({job.error.code})" if job.error and job.error.code else ""
+            return AttemptResult(Ending.FAILED, reason=f"job {job.id} failed{code}: {said}")
+        if job.status == "cancelled":
+            return AttemptResult(Ending.FAILED, reason=f"job {job.id} was cancelled on the server, by somebody else")
+        if not has_reported:
+            metric = self._spec.study.objective.metric
+            return AttemptResult(Ending.FAILED, reason=f"job {job.id} has told no {metric}")
+        mine.close()
+        checkpoints = self._server.checkpoints(job.id)
+        made = {"job": job.id, "fine_tuned_model": job.fine_tuned_model, "checkpoints": checkpoints}
+        (folder / MODEL).write_text(json.dumps(made, indent=1), encoding="utf-8")
+        kept = folder.relative_to(self._artifact_dir).as_posix()
+        return AttemptResult(Ending.DONE, artifacts={"folder": kept}, artifact_bytes={"folder": size_of(folder)})
+
+    def _leave(self, trial: TrialSpec, mine: Reporter) -> AttemptResult:
+        """Return as the sweep says: after STOP the job is cancelled; after PAUSE it goes on, and is found again."""
+        if mine.decision is not Decision.STOP:
+            _log.info("the sweep pauses; a job goes on at the server, and is found again by `finesweep resume`")
+            return AttemptResult(Ending.PAUSED)
+        self._must_return = lambda: False
+        job = self._server.job_of(trial.number)
+        if job is None:
+            self._ledger.drop(_key(trial))
+        else:
+            if job.status not in FINAL:
+                job = self._server.cancel(job.id)
+            for _ in range(_LOOKS_FOR_TOKENS):  # a server counts them when the job has come to rest
+                if job.trained_tokens is not None:
+                    break
+                self._wait(min(self._spec.remote.poll_s, 2.0))
+                job = self._server.job(job.id)
+            self._settle(job)
+            _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
+        return AttemptResult(Ending.STOPPED)
+
+    def _settle(self, job: FineTuningJob) -> None:
+        self._ledger.settle(job.id, tokens=job.trained_tokens, is_whole=job.status == "succeeded")
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, and ask now and then whether to go on. Raises _MustReturnError."""
+        left = seconds
+        while left > 0:
+            if self._must_return():
+                raise _MustReturnError
+            self._sleep(min(left, _SLICE_S))
+            left -= _SLICE_S
+        if self._must_return():
+            raise _MustReturnError
+
+
+class _BlockedError(Exception):
+    """Something beside the trial must be mended first: the sweep pauses."""
+
+
+@contextmanager
+def _saying_what_blocks() -> Iterator[None]:
+    try:
+        yield
+    except ServerAwayError as error:
+        raise _BlockedError(str(error)) from error
+    except RemoteError as error:
+        if error.code in _BLOCKING_CODES or any(f"says {status}" in str(error) for status in _BLOCKING):
+            raise _BlockedError(str(error)) from error
+        raise
+
+
+def remote_dir(artifact_dir: Path) -> Path:
+    """Tell where a remote sweep keeps what its trials share."""
+    return artifact_dir / "remote"
+
+
+def sweep_uid(artifact_dir: Path) -> str:
+    """Give what the sweep's jobs are found by on a server: drawn once, and kept with the sweep's files."""
+    folder = remote_dir(artifact_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.json"
+    with FileLock(folder / "sweep.lock"):
+        if not path.exists():
+            beside = path.with_suffix(".new")
+            beside.write_text(json.dumps({"uid": uuid.uuid4().hex}), encoding="utf-8")
+            beside.replace(path)
+        uid: str = json.loads(path.read_text(encoding="utf-8"))["uid"]
+    return uid
+
+
+def _carried(points: list[Metrics]) -> Iterator[Metrics]:
+    """Carry what is told less often from one step to the next, but for what judges: that counts where it was told."""
+    known: dict[str, float] = {}
+    for point in points:
+        known |= {name: value for name, value in point.values.items() if name.startswith("train_")}
+        yield Metrics(point.step, {**known, **point.values})
+
+
+def _key(trial: TrialSpec) -> str:
+    return f"trial {trial.number}"
+
+
+def remote_facts(files: JobFiles) -> Mapping[str, Any]:
+    """Give what is kept with a sweep of the rows that its jobs are given."""
+    return {
+        "data_fingerprint": f"{files.train.digest[:12]}-{files.validation.digest[:12]}",
+        "n_train_rows": files.train.n_rows,
+        "n_validation_rows": files.validation.n_rows,
+        "data_notes": list(files.notes),
+    }
