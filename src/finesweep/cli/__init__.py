@@ -21,15 +21,10 @@ from finesweep.cli import (
     comparing,
     dashboard,
     database,
-<<<<<<< HEAD
-    life,
-    looking,
-    production,
-=======
     emulator,
     life,
     looking,
->>>>>>> a8cea39 (Serve the protocol of remote fine-tuning from this machine: jobs really train local models, the official client runs against it, faults can be switched on)
+    production,
     starting,
     verifying,
 )
