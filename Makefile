@@ -56,7 +56,7 @@ $(VENV):
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)
-	$(PIP) --editable '.[dashboard,gguf,rouge]'
+	$(PIP) --editable '.[dashboard,gguf,remote,rouge]'
 	@touch $@
 
 $(TOOLS): pyproject.toml constraints.txt | $(INSTALLED)
