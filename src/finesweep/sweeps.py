@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from finesweep.scheduling.ray_start import LocalRay
 
 BackendName = Literal["ray", "inline"]
+REMOTE_SWEEP = "remote_sweep"  # of a sweep's provenance: what its jobs are found by on a fine-tuning server
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,12 @@ def begin(
         grid = grid or plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
         provenance = gather_provenance(
             devices=asdict(slots) if slots else {"address": spec.resources.address},
-            data={**facts, "artifact_dir": str(place.artifact_dir), **(about or {})},
+            data={**facts, **_identity(spec), "artifact_dir": str(place.artifact_dir), **(about or {})},
             file=file,
             overrides=overrides,
         )
         writer.create_sweep(spec, grid=grid, provenance=provenance)
+        _settle_budget(spec, place.artifact_dir)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
         return drive_stored(spec, place, grid, make_backend, writer=writer, view=view, agenda=_agenda(spec, provenance))
 
@@ -178,8 +181,9 @@ def resume(
         is_over = writer.standing(name).state is SweepState.FINISHED  # then there is nothing to start Ray for
         local = None if is_over else early.enter_context(_start_ray(spec, slots, backend))
         _refuse_changed(_prepare(spec, view), provenance, view)
+        _settle_budget(spec, place.artifact_dir)
         if isinstance(spec, RemoteSweep):
-            _cancel_unwanted_jobs(spec, place.artifact_dir, known.trials(name), view)
+            _tidy_jobs(spec, place.artifact_dir, provenance[REMOTE_SWEEP], known.trials(name), view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
         return drive_stored(
@@ -194,25 +198,50 @@ def resume(
         )
 
 
-def _cancel_unwanted_jobs(spec: RemoteSweep, artifact_dir: Path, trials: pd.DataFrame, view: View) -> None:
+def _identity(spec: SweepSpec) -> dict[str, str]:
+    """Draw what a sweep's jobs are found by on a fine-tuning server, whatever becomes of its files."""
+    return {REMOTE_SWEEP: uuid.uuid4().hex} if isinstance(spec, RemoteSweep) else {}
+
+
+def _settle_budget(spec: SweepSpec, artifact_dir: Path) -> None:
+    if isinstance(spec, RemoteSweep):
+        from finesweep.remote.tidy import allow
+
+        allow(spec, spec.budget, artifact_dir)
+
+
+def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame, view: View) -> None:
     """Cancel jobs of a fine-tuning server that no trial waits for: their driver died before it could."""
-    from finesweep.remote.tidy import cancel_unwanted
+    from finesweep.remote.tidy import tidy
 
     wanted = trials.loc[~trials["state"].isin([state for state in TrialState if state.is_final]), "number"]
-    for job in cancel_unwanted(spec, artifact_dir, wanted=[int(number) for number in wanted]):
+    for job in tidy(spec, artifact_dir, uid=uid, wanted=[int(number) for number in wanted]):
         view.say(f"job {job} is cancelled: no trial waits for it.")
 
 
-def extend(name: str, trials: int | None = None, *, hours: float | None = None, results: str | None = None) -> None:
-    """Set a larger total of trials or hours; a sweep that runs takes it up at once, another one when it is resumed."""
+def extend(
+    name: str,
+    trials: int | None = None,
+    *,
+    hours: float | None = None,
+    tokens: int | None = None,
+    money: float | None = None,
+    results: str | None = None,
+) -> None:
+    """Set larger totals of the budget; a sweep that runs takes them up at once, another one when it is resumed.
+
+    Raises ResultsError if one would not grow.
+    """
     url = existing(url_of(results))
-    if plan_of(open_results(url).provenance(name)) is not None:
+    known = open_results(url)
+    if plan_of(known.provenance(name)) is not None:
         raise SweepNameError(
             f"sweep {name!r} is a verification: it trains what its plan says. For more seeds verify again: "
             "finesweep verify SWEEP --seeds N."
         )
     with open_writer(url) as writer:
-        writer.extend(name, trials=trials, hours=hours)
+        writer.extend(name, trials=trials, hours=hours, tokens=tokens, money=money)
+    _settle_budget(known.spec(name), known.artifact_dir(name))
 
 
 def load_trained(folder: Path | str) -> Any:  # Any: a transformers or peft model, neither of which is typed
@@ -247,9 +276,9 @@ def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
     with open_writer(url) as writer:
         writer.refuse_if_held(name)
         if isinstance(spec, RemoteSweep):
-            from finesweep.remote.tidy import cancel_unwanted
+            from finesweep.remote.tidy import tidy
 
-            cancel_unwanted(spec, artifact_dir, wanted=())  # first: later nobody knows them
+            tidy(spec, artifact_dir, uid=known.provenance(name)[REMOTE_SWEEP], wanted=())  # later nobody knows them
         writer.delete(name)
     delete_study(url, name)
     return _remove_files(artifact_dir, name)
@@ -417,7 +446,7 @@ def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: M
     if isinstance(spec, RemoteSweep):
         from finesweep.remote.trainer import RemoteTrainerFactory
 
-        return RemoteTrainerFactory(spec, grid, place.artifact_dir, cache_dir())
+        return RemoteTrainerFactory(spec, grid, place.artifact_dir, cache_dir(), provenance[REMOTE_SWEEP])
     if isinstance(spec, FunctionSweep):
         from finesweep.training.function import FunctionTrainerFactory
 
@@ -573,7 +602,7 @@ def _refuse_known(writer: ResultsWriter, spec: SweepSpec) -> None:
 
 def _differences(one: Any, other: Any, path: str = "") -> list[str]:
     """List the key paths at which two specs differ; totals, which can be extended, are no difference."""
-    if path in ("budget.trials", "budget.hours"):
+    if path in ("budget.trials", "budget.hours", "budget.tokens", "budget.money"):
         return []
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = sorted({*one, *other})

@@ -21,6 +21,7 @@ from finesweep import sweeps
 from finesweep.emulator.faults import Faults
 from finesweep.events import Decision, Ending, Grid, Report, TrialSpec
 from finesweep.remote import calls, server, trainer
+from finesweep.remote.ledger import SPENT
 from finesweep.remote.rows import prepare_rows
 from finesweep.results.frames import Results
 from finesweep.spec.sweep import RemoteSweep
@@ -55,7 +56,7 @@ class Recorder:
 
 def make_trainer(spec: RemoteSweep, folder: Path) -> trainer.RemoteTrainer:
     files = prepare_rows(spec, cache_dir=folder / "cache")
-    return trainer.RemoteTrainer(spec, GRID, files, artifact_dir=folder / "artifacts" / spec.name)
+    return trainer.RemoteTrainer(spec, GRID, files, artifact_dir=folder / "artifacts" / spec.name, uid="a-sweep")
 
 
 def live_jobs(served: Server) -> Counter[str]:
@@ -192,7 +193,7 @@ def test_the_budget_of_tokens_is_not_exceeded(
     limit = n_bytes + 100  # the first job fits by the most that it can take, then by what jobs were seen to take
     end = run(make_sweep(served, training=training, study=study, budget={"trials": 50, "tokens": limit}))
     assert end.state == "INTERRUPTED"
-    assert "the budget of tokens is used up" in end.reason
+    assert end.reason == SPENT
     jobs = served.emulator.store.jobs()
     tokens = [job.trained_tokens for job in jobs]
     assert len(jobs) > 3

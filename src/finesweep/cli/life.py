@@ -82,18 +82,28 @@ def resume(sweep: str, results: str | None, backend: Any, detach: bool, take_ove
 @click.argument("sweep")
 @click.option("--trials", type=click.IntRange(min=1, max=MOST_TRIALS), help="The new total, not an addition.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The new total, not an addition.")
+@click.option("--tokens", type=click.IntRange(min=1), help="The new total of trained tokens, of trainer remote.")
+@click.option("--money", type=click.FloatRange(min=0, min_open=True), help="The new total cost, of trainer remote.")
 @results_option
-def extend(sweep: str, trials: int | None, hours: float | None, results: str | None) -> None:
-    """Give a finished or running sweep a larger total of trials or hours."""
+def extend(
+    sweep: str,
+    trials: int | None,
+    hours: float | None,
+    tokens: int | None,
+    money: float | None,
+    results: str | None,
+) -> None:
+    """Give a finished or running sweep a larger total of trials, hours, tokens or money."""
     from finesweep import sweeps
 
-    if trials is None and hours is None:
-        raise click.UsageError("give --trials, --hours or both")
-    if hours is not None and not math.isfinite(hours):
-        raise click.UsageError(f"--hours is {hours}, but must be a number of hours")
-    sweeps.extend(sweep, trials, hours=hours, results=results)
-    totals = {"trials": trials, "hours": hours}
-    said = " and ".join(f"{total:g} {name}" for name, total in totals.items() if total is not None)
+    totals = {"trials": trials, "hours": hours, "tokens": tokens, "money": money}
+    if all(total is None for total in totals.values()):
+        raise click.UsageError("give --trials, --hours, --tokens or --money")
+    for name, total in totals.items():
+        if total is not None and not math.isfinite(total):
+            raise click.UsageError(f"--{name} is {total}, but must be a number of {name}")
+    sweeps.extend(sweep, trials, hours=hours, tokens=tokens, money=money, results=results)
+    said = " and ".join(f"{total:,g} {name}" for name, total in totals.items() if total is not None)
     url = open_database(results).url
     if sweeps.is_driven(sweep, url=url):
         click.echo(f"{sweep}: {said} in total from now on.")
@@ -169,6 +179,7 @@ def see_through(drive: Callable[..., SweepEnd], sweep: str, url: str, *, as_json
 def _close(end: SweepEnd, url: str, *, as_json: bool = False) -> int:
     """Show how a sweep ended and say what to do next."""
     from finesweep.driver import HOURS, STOPS
+    from finesweep.remote.ledger import SPENT
     from finesweep.results.frames import open_results
     from finesweep.results.schema import SweepState
     from finesweep.results.url import redacted
@@ -183,9 +194,11 @@ def _close(end: SweepEnd, url: str, *, as_json: bool = False) -> int:
     hint = database_hint(url)
     if end.reason:
         say(f"{end.name}: {end.reason}.")
-    if end.reason == HOURS:
+    used_up = {HOURS: "--hours H", SPENT: "--tokens N"}
+    if end.reason in used_up:
         waiting = f" {end.n_unfinished} trials wait to go on." if end.n_unfinished else ""
-        say(f"For more:{waiting} finesweep extend {end.name} --hours H{hint}, then finesweep resume {end.name}{hint}")
+        more = f"finesweep extend {end.name} {used_up[end.reason]}{hint}"
+        say(f"For more:{waiting} {more}, then finesweep resume {end.name}{hint}")
     elif end.state is SweepState.INTERRUPTED:
         waiting = f" ({end.n_unfinished} trials wait to go on)" if end.n_unfinished else ""
         say(f"{end.name} is interrupted{waiting}. Go on with it:\n\n    finesweep resume {end.name}{hint}\n")

@@ -1,17 +1,20 @@
 """What the jobs of a sweep may cost and have cost, in tokens: asked before a job is begun. One file for all workers.
 
-In: a sweep's folder and its limits. Out: whether another job fits. Reserved is the most that a job can take; once a job
-has ended what it took is known, and with it, of the same rows, what an epoch takes.
+In: a sweep's folder and its limit. Out: whether another job fits. Reserved is the most that a job can take; once a job
+has ended what it took is known, and with it, of the same rows, what an epoch takes. It must not know servers.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+SPENT = "the budget of tokens or money is used up"  # why a sweep paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,17 @@ class Spent:
 class Ledger:
     """All methods may be called from any process."""
 
-    def __init__(self, folder: Path, *, limit: int | None) -> None:
-        self._path, self._limit = folder / "ledger.json", limit
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ledger.json"
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "ledger.lock")
+
+    def allow(self, limit: int | None) -> None:
+        """Set the most tokens that all jobs together may take; workers that run heed it from now on."""
+        with self._lock:
+            book = self._read()
+            book["limit"] = limit
+            self._write(book)
 
     def reserve(self, key: str, *, n_epochs: int, most_per_epoch: int, must: bool = False) -> bool:
         """Set aside what a job can take, unless that is done already. Tell whether it fits the limit.
@@ -44,7 +54,8 @@ class Ledger:
                 return True
             wanted = n_epochs * (book["per_epoch"] or most_per_epoch)
             spent = _spent(book)
-            if not must and self._limit is not None and spent.settled + spent.reserved + wanted > self._limit:
+            limit = book["limit"]
+            if not must and limit is not None and spent.settled + spent.reserved + wanted > limit:
                 return False
             book["jobs"][key] = {"reserved": wanted, "n_epochs": n_epochs, "settled": None}
             self._write(book)
@@ -83,6 +94,14 @@ class Ledger:
             if book["jobs"].pop(key, None) is not None:
                 self._write(book)
 
+    def forget_all_but(self, keys: Collection[str]) -> None:
+        """Give back what was set aside for jobs that are not among `keys` and have not ended: there are no such."""
+        with self._lock:
+            book = self._read()
+            jobs = book["jobs"]
+            book["jobs"] = {key: jobs[key] for key in jobs if key in keys or jobs[key]["settled"] is not None}
+            self._write(book)
+
     def spent(self) -> Spent:
         with self._lock:
             return _spent(self._read())
@@ -94,7 +113,7 @@ class Ledger:
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():
-            return {"per_epoch": None, "jobs": {}}
+            return {"limit": None, "per_epoch": None, "jobs": {}}
         book: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
         return book
 
@@ -108,6 +127,11 @@ def _spent(book: dict[str, Any]) -> Spent:
     entries = book["jobs"].values()
     settled = sum(entry["settled"] for entry in entries if entry["settled"] is not None)
     return Spent(settled, sum(entry["reserved"] for entry in entries if entry["settled"] is None))
+
+
+def ledger_key(trial: int) -> str:
+    """Name what is set aside for a trial before it has a job."""
+    return f"trial {trial}"
 
 
 def token_limit(tokens: int | None, money: float | None, price_per_million: float | None) -> int | None:

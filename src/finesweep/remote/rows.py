@@ -16,7 +16,7 @@ from typing import Any
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import RemoteSweep
-from finesweep.training.reading import read_splits
+from finesweep.training.reading import fingerprint_rows, read_splits
 from finesweep.training.rows import Rows
 from finesweep.training.sources import source_of
 
@@ -41,17 +41,20 @@ class JobFiles:
 
     train: JobFile
     validation: JobFile
+    fingerprint: str  # of the rows, as a local sweep of them has it
     notes: tuple[str, ...]
 
 
 def prepare_rows(spec: RemoteSweep, *, cache_dir: Path) -> JobFiles:
     """Write the rows of a sweep as files for a fine-tuning server. Raises DataError for rows that it would refuse."""
+    source = source_of(spec.data)
     with tempfile.TemporaryDirectory() as scratch:
-        splits, notes = read_splits(spec, source_of(spec.data), scratch_dir=Path(scratch))
+        splits, notes = read_splits(spec, source, scratch_dir=Path(scratch))
     is_chat = spec.data.format == "messages"
     files = {name: _write(splits[name], name, is_chat=is_chat, cache_dir=cache_dir) for name in ("train", "validation")}
     notes += _notes(splits["train"], splits["validation"], is_chat=is_chat)
-    return JobFiles(files["train"], files["validation"], tuple(notes))
+    fingerprint, _ = fingerprint_rows(spec, source)
+    return JobFiles(files["train"], files["validation"], fingerprint, tuple(notes))
 
 
 def _write(rows: Rows, split: str, *, is_chat: bool, cache_dir: Path) -> JobFile:

@@ -1,4 +1,7 @@
-"""Jobs that nobody waits for any more: those of trials that have ended otherwise, or of a sweep that is deleted."""
+"""What a sweep does about its jobs before its trials are handed out, and when it is deleted.
+
+In: a sweep, what its jobs are found by. Out: a ledger that holds all of them, and no job that nobody waits for.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,33 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from finesweep.remote.ledger import Ledger
+from finesweep.remote.ledger import Ledger, ledger_key, token_limit
 from finesweep.remote.server import FINAL, TRIAL, make_server
-from finesweep.remote.trainer import remote_dir, sweep_uid
-from finesweep.spec.sweep import RemoteSweep
+from finesweep.remote.trainer import remote_dir
+from finesweep.spec.sweep import Budget, RemoteSweep
 
 
-def cancel_unwanted(spec: RemoteSweep, artifact_dir: Path, *, wanted: Collection[int]) -> list[str]:
-    """Cancel a sweep's jobs that run and are of no trial in `wanted`. Give their ids.
+def allow(spec: RemoteSweep, budget: Budget, artifact_dir: Path) -> None:
+    """Let the sweep's jobs take what a budget holds; workers that run heed it from now on."""
+    limit = token_limit(budget.tokens, budget.money, spec.remote.price_per_million)
+    Ledger(remote_dir(artifact_dir)).allow(limit)
+
+
+def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[int]) -> list[str]:
+    """Enter a sweep's jobs into its ledger, and cancel those that run and are of no trial in `wanted`. Give their ids.
 
     Raises RemoteError or ServerAwayError.
     """
     folder = remote_dir(artifact_dir)
-    if not (folder / "sweep.json").exists():  # it never began a job
-        return []
-    server = make_server(spec.remote, uid=sweep_uid(artifact_dir), folder=folder, sleep=time.sleep)
-    ledger = Ledger(folder, limit=None)
-    cancelled = []
+    server = make_server(spec.remote, uid=uid, folder=folder, sleep=time.sleep)
+    ledger, cancelled, going_on = Ledger(folder), [], []
     for job in server.jobs():
-        if job.status in FINAL or (job.metadata or {}).get(TRIAL) in {str(number) for number in wanted}:
-            continue
-        ended = server.cancel(job.id)
-        ledger.settle(job.id, tokens=ended.trained_tokens, is_whole=False)
-        cancelled.append(job.id)
+        if job.status not in FINAL:
+            if (job.metadata or {}).get(TRIAL) in {str(number) for number in wanted}:
+                going_on.append(job.id)
+                continue
+            job = server.cancel(job.id)
+            cancelled.append(job.id)
+        ledger.settle(job.id, tokens=job.trained_tokens, is_whole=job.status == "succeeded")
+    ledger.forget_all_but([*going_on, *(ledger_key(number) for number in wanted)])
     return cancelled

@@ -9,21 +9,19 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from openai.types.fine_tuning import FineTuningJob
 
 from finesweep import trainer
 from finesweep.errors import RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
-from finesweep.remote.ledger import Ledger, token_limit
+from finesweep.remote.ledger import SPENT, Ledger, ledger_key
 from finesweep.remote.rows import JobFiles, prepare_rows
 from finesweep.remote.server import FINAL, Metrics, make_server
 from finesweep.spec.grid import AUTO_EPOCHS
@@ -48,11 +46,12 @@ class RemoteTrainerFactory:
     grid: Grid
     artifact_dir: Path
     cache_dir: Path
+    uid: str  # what the sweep's jobs are found by
 
     def __call__(self) -> RemoteTrainer:
         """Find the rows and the key. Raises DataError or RemoteError."""
         files = prepare_rows(self.spec, cache_dir=self.cache_dir)
-        return RemoteTrainer(self.spec, self.grid, files, artifact_dir=self.artifact_dir)
+        return RemoteTrainer(self.spec, self.grid, files, artifact_dir=self.artifact_dir, uid=self.uid)
 
 
 class _MustReturnError(Exception):
@@ -67,15 +66,15 @@ class RemoteTrainer:
         files: JobFiles,
         *,
         artifact_dir: Path,
+        uid: str,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._spec, self._grid, self._files, self._artifact_dir = spec, grid, files, artifact_dir
         self._sleep = sleep
         folder = remote_dir(artifact_dir)
-        limit = token_limit(spec.budget.tokens, spec.budget.money, spec.remote.price_per_million)
-        self._ledger = Ledger(folder, limit=limit)
+        self._ledger = Ledger(folder)
         self._must_return: Callable[[], bool] = lambda: False
-        self._server = make_server(spec.remote, uid=sweep_uid(artifact_dir), folder=folder, sleep=self._wait)
+        self._server = make_server(spec.remote, uid=uid, folder=folder, sleep=self._wait)
 
     def run(self, trial: TrialSpec, reporter: trainer.Reporter) -> AttemptResult:
         """Have a job trained, or go on with the one that the trial has."""
@@ -123,7 +122,7 @@ class RemoteTrainer:
 
     def _job_for(self, trial: TrialSpec, settings: RemoteTraining, folder: Path) -> FineTuningJob:
         """Find the trial's job on the server, or begin one that the budget allows."""
-        known, key = self._server.job_of(trial.number), _key(trial)
+        known, key = self._server.job_of(trial.number), ledger_key(trial.number)
         n_epochs = AUTO_EPOCHS if settings.n_epochs == AUTO else settings.n_epochs
         if known is None:
             train = self._server.upload(self._files.train)
@@ -150,10 +149,9 @@ class RemoteTrainer:
         """Set aside what the job can take; wait while jobs that run may leave some of theirs. Raises _BlockedError."""
         while not self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes):
             if not self._ledger.has_open():
-                raise _BlockedError(
-                    f"the budget of tokens is used up: {self._ledger.spent().settled:,} were trained, and one more job "
-                    "could go beyond it. Raise budget.tokens or budget.money in a new sweep"
-                )
+                spent = self._ledger.spent()
+                _log.info("%d tokens were trained, and one more job could go beyond the budget", spent.settled)
+                raise _BlockedError(SPENT)
             self._wait(self._spec.remote.poll_s)
 
     def _describe(self, job: FineTuningJob, mine: Reporter, reporter: trainer.Reporter) -> int | None:
@@ -205,7 +203,7 @@ class RemoteTrainer:
         self._must_return = lambda: False
         job = self._server.job_of(trial.number)
         if job is None:
-            self._ledger.drop(_key(trial))
+            self._ledger.drop(ledger_key(trial.number))
         else:
             if job.status not in FINAL:
                 job = self._server.cancel(job.id)
@@ -254,20 +252,6 @@ def remote_dir(artifact_dir: Path) -> Path:
     return artifact_dir / "remote"
 
 
-def sweep_uid(artifact_dir: Path) -> str:
-    """Give what the sweep's jobs are found by on a server: drawn once, and kept with the sweep's files."""
-    folder = remote_dir(artifact_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "sweep.json"
-    with FileLock(folder / "sweep.lock"):
-        if not path.exists():
-            beside = path.with_suffix(".new")
-            beside.write_text(json.dumps({"uid": uuid.uuid4().hex}), encoding="utf-8")
-            beside.replace(path)
-        uid: str = json.loads(path.read_text(encoding="utf-8"))["uid"]
-    return uid
-
-
 def _carried(points: list[Metrics]) -> Iterator[Metrics]:
     """Carry what is told less often from one step to the next, but for what judges: that counts where it was told."""
     known: dict[str, float] = {}
@@ -276,14 +260,10 @@ def _carried(points: list[Metrics]) -> Iterator[Metrics]:
         yield Metrics(point.step, {**known, **point.values})
 
 
-def _key(trial: TrialSpec) -> str:
-    return f"trial {trial.number}"
-
-
 def remote_facts(files: JobFiles) -> Mapping[str, Any]:
     """Give what is kept with a sweep of the rows that its jobs are given."""
     return {
-        "data_fingerprint": f"{files.train.digest[:12]}-{files.validation.digest[:12]}",
+        "data_fingerprint": files.fingerprint,
         "n_train_rows": files.train.n_rows,
         "n_validation_rows": files.validation.n_rows,
         "data_notes": list(files.notes),

@@ -117,14 +117,23 @@ class ResultsWriter:
                 )
             )
 
-    def extend(self, name: str, *, trials: int | None = None, hours: float | None = None) -> None:
+    def extend(
+        self,
+        name: str,
+        *,
+        trials: int | None = None,
+        hours: float | None = None,
+        tokens: int | None = None,
+        money: float | None = None,
+    ) -> None:
         """Set larger totals. Raises ResultsError if one would not grow."""
         with self._sweep(name) as (connection, row):
             before = row.spec["budget"]
-            asked = {key: total for key, total in {"trials": trials, "hours": hours}.items() if total is not None}
+            totals = {"trials": trials, "hours": hours, "tokens": tokens, "money": money}
+            asked = {key: total for key, total in totals.items() if total is not None}
             for key, total in asked.items():
-                if before[key] is None or total <= before[key]:
-                    has = "no limit" if before[key] is None else f"{before[key]:g}"
+                if before.get(key) is None or total <= before[key]:
+                    has = "no limit" if before.get(key) is None else f"{before[key]:g}"
                     raise ResultsError(
                         f"budget.{key}: {total:g} must be above what sweep {name!r} already has ({has}); "
                         "it is the total, not an addition."

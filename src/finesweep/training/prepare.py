@@ -6,7 +6,6 @@ appear whole or not at all. It must not know trials.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 from finesweep.errors import DataError
-from finesweep.spec.sweep import TransformersSweep, columns_of
+from finesweep.spec.sweep import TransformersSweep
 from finesweep.training import report
 from finesweep.training.chats import check_can_chat, encode_chats
 from finesweep.training.encoding import Encoded, encode_completions, encode_labelled
@@ -30,7 +29,7 @@ from finesweep.training.generation import keep_questions
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import load_tokenizer, max_positions
 from finesweep.training.packing import pack
-from finesweep.training.reading import given_splits, is_packed, read_splits
+from finesweep.training.reading import digest_of, fingerprint_rows, is_packed, read_splits
 from finesweep.training.rows import Rows
 from finesweep.training.scoring import Scoring, load_scoring
 from finesweep.training.sources import Source, source_of
@@ -114,29 +113,12 @@ def quiet() -> None:
 
 def _fingerprints(spec: TransformersSweep, source: Source, tokenizer: Any) -> tuple[str, str]:
     """Return the key of the tokenised rows, and what those that trials see are recognised by."""
-    data = spec.data
-    chosen = [
-        spec.task,
-        *columns_of(data, spec.task).values(),
-        data.max_train_rows,
-        data.max_validation_rows,
-        data.seed,
-    ]
-    contents = [
-        value if isinstance(value, float) else source.digest(split) for split, value in given_splits(spec).items()
-    ]
-    test = contents.pop() if "test" in given_splits(spec) else None
-    others = [
-        data.format if spec.task == "causal-lm" and data.format != "prompt-completion" else None,
-        data.incomplete if data.incomplete != "refuse" else None,
-        test if isinstance(test, float) else None,  # a split of its own changes nothing for the others
-    ]
-    rows = _digest([*chosen, *contents, *([others] if any(others) else [])])
+    rows, test = fingerprint_rows(spec, source)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    template = tokenizer.chat_template if data.format == "messages" else None
+    template = tokenizer.chat_template if spec.data.format == "messages" else None
     tokens = [type(tokenizer).__name__, vocabulary, tokenizer.eos_token_id, template]
-    return _digest([LAYOUT, rows, test, data.max_length, *tokens]), rows
+    return digest_of([LAYOUT, rows, test, spec.data.max_length, *tokens]), rows
 
 
 def _write(spec: TransformersSweep, source: Source, tokenizer: Any, folder: Path) -> None:
@@ -208,7 +190,3 @@ def _by_length(table: pa.Table) -> pa.Table:
         pa.table({"length": lengths, "place": range(len(table))}), [("length", "ascending"), ("place", "ascending")]
     )
     return table.take(order)
-
-
-def _digest(parts: Sequence[Any]) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()

@@ -5,10 +5,13 @@ In: what has data and a task. Out: rows by split, and notes. It must not know mo
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from finesweep.spec.sweep import DataSpec, Task
+from finesweep.spec.sweep import DataSpec, Task, columns_of
 from finesweep.training.rows import Rows, read_rows
 from finesweep.training.sources import Source
 from finesweep.training.splits import limit, set_aside
@@ -42,6 +45,26 @@ def read_splits(spec: HasRows, source: Source, *, scratch_dir: Path) -> tuple[di
         for split, most in (("train", data.max_train_rows), ("validation", data.max_validation_rows)):
             splits[split] = limit(splits[split], most, seed=data.seed, task=task)
     return {split: splits[split] for split in SPLITS if split in splits}, notes
+
+
+def fingerprint_rows(spec: HasRows, source: Source) -> tuple[str, str | float | None]:
+    """Give what the rows that trials see are recognised by, whoever trains on them; and the same of test rows."""
+    data, task = spec.data, spec.task
+    chosen = [task, *columns_of(data, task).values(), data.max_train_rows, data.max_validation_rows, data.seed]
+    contents = [
+        value if isinstance(value, float) else source.digest(split) for split, value in given_splits(spec).items()
+    ]
+    test = contents.pop() if "test" in given_splits(spec) else None
+    others = [
+        data.format if task == "causal-lm" and data.format != "prompt-completion" else None,
+        data.incomplete if data.incomplete != "refuse" else None,
+        test if isinstance(test, float) else None,  # a split of its own changes nothing for the others
+    ]
+    return digest_of([*chosen, *contents, *([others] if any(others) else [])]), test
+
+
+def digest_of(parts: Sequence[Any]) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def given_splits(spec: HasRows) -> dict[str, str | float]:
