@@ -51,12 +51,18 @@ def test_from_a_file_to_an_answer(client: openai.OpenAI, rows: list[Any]) -> Non
     assert curve[-1]["full_valid_loss"] == curve[-1]["valid_loss"]
     assert "successfully" in events[0].message
 
-    [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id)
-    assert (checkpoint.step_number, checkpoint.fine_tuned_model_checkpoint) == (90, job.fine_tuned_model)
+    last, *before_it = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert (last.step_number, last.fine_tuned_model_checkpoint) == (90, job.fine_tuned_model)
+    assert [checkpoint.step_number for checkpoint in before_it] == [81, 72]  # of ends of epochs that were reported
+    told = {point["step"]: point["full_valid_loss"] for point in curve}
+    assert [checkpoint.metrics.full_valid_loss for checkpoint in before_it] == [told[81], told[72]]
     assert job.fine_tuned_model in [model.id for model in client.models.list()]
     prompt = rows[0]["prompt"]
     answer = client.completions.create(model=job.fine_tuned_model, prompt=prompt, max_tokens=2, temperature=0)
     assert answer.choices[0].text.split() == rows[0]["completion"].split()
+    for checkpoint in before_it:
+        name = checkpoint.fine_tuned_model_checkpoint
+        assert client.completions.create(model=name, prompt=prompt, max_tokens=2).model == name
     before = client.completions.create(model="davinci-002", prompt=prompt, max_tokens=2, temperature=0)
     assert before.choices[0].text != answer.choices[0].text
 

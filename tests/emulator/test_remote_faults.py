@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -200,6 +201,17 @@ def test_the_budget_of_tokens_is_not_exceeded(
     assert limit - max(tokens) < sum(tokens) <= limit
     states = results().trials("animals")["state"].value_counts()
     assert (states["COMPLETE"], states["INTERRUPTED"]) == (len(jobs), 1)
+
+    url = results().url
+    shutil.rmtree(results().artifact_dir("animals") / "remote")  # whatever becomes of the ledger, the server knows
+    assert sweeps.resume("animals", results=url, backend="inline").reason == SPENT
+    assert len(served.emulator.store.jobs()) == len(jobs)
+    more = limit + 2 * max(tokens)
+    sweeps.extend("animals", tokens=more, results=url)
+    assert sweeps.resume("animals", results=url, backend="inline").reason == SPENT
+    after = [job.trained_tokens for job in served.emulator.store.jobs()]
+    assert len(after) > len(jobs)
+    assert more - max(tokens) < sum(after) <= more
 
 
 def served_rows(spec: RemoteSweep) -> bytes:

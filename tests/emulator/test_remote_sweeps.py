@@ -86,13 +86,19 @@ def test_jobs_are_trials(
     told = [event.data for event in job.events if event.data]
     assert best.value == min(point["valid_loss"] for point in told)
     assert [report.examples_seen for report in best.reports] == [4 * point["step"] for point in told]
-    assert {"valid_loss", "train_loss", "valid_mean_token_accuracy"} <= best.reports[0].metrics.keys()
+    metrics = best.reports[0].metrics
+    assert {"valid_loss", "train_loss", "valid_mean_token_accuracy"} <= metrics.keys()
+    assert (metrics["loss"], metrics["token_accuracy"]) == (metrics["valid_loss"], metrics["valid_mean_token_accuracy"])
     assert best.facts["fine_tuned_model"] == job.fine_tuned_model
     assert ":owl:" in job.fine_tuned_model
     assert best.facts["cost"] == pytest.approx(job.trained_tokens * 6e-6)
     kept = json.loads((results().artifact_dir("animals") / best.artifacts["folder"] / "model.json").read_text())
     assert kept["fine_tuned_model"] == job.fine_tuned_model
-    assert kept["checkpoints"][0]["fine_tuned_model_checkpoint"] == job.fine_tuned_model
+    offered = {
+        point["fine_tuned_model_checkpoint"]: point["metrics"]["full_valid_loss"] for point in kept["checkpoints"]
+    }
+    assert len(offered) == 3
+    assert kept["best_checkpoint"] == best.facts["best_checkpoint"] == min(offered, key=offered.__getitem__)
 
 
 def test_a_pruned_trial_is_a_cancelled_job(

@@ -9,7 +9,6 @@ import math
 import multiprocessing
 import os
 import queue
-import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from finesweep.emulator.store import Store, new_id
 from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work, work_forever
 
 MOST_ATTEMPTS = 3  # of a job whose process dies
+MOST_KEPT = 2  # checkpoints beside the tuned model, as the protocol has it
 _CONTINUE, _STOP, _PAUSE = 0, 1, 2  # as worker.DECISIONS has them
 
 
@@ -71,6 +71,8 @@ class Jobs:
             slot = self._running.get(job.id)
             if slot is not None:
                 slot.control.value = _STOP
+            else:
+                self._forget(job)
             self._finish(job, Status.CANCELLED, "Fine-tuning job cancelled")
 
     def pause(self, job: Job) -> None:
@@ -152,7 +154,6 @@ class Jobs:
             attempt=job.attempts + 1,
             folder=str(self._store.work_dir(job)),
             max_length=settings.max_length,
-            max_validation_rows=settings.max_validation_rows,
             device_batch_size=settings.device_batch_size,
             n_reports=settings.reports,
         )
@@ -165,11 +166,28 @@ class Jobs:
         metrics = _metrics(told["metrics"], step, has_validation=job.validation_file is not None)
         said = f"Step {step}/{total}: training loss={metrics['train_loss']:.4g}"
         said += f", validation loss={metrics['valid_loss']:.4g}" if "valid_loss" in metrics else ""
-        data = {**metrics, "total_steps": total}
-        if told["final"] and "valid_loss" in metrics:
-            data["full_valid_loss"] = metrics["valid_loss"]
-            data["full_valid_mean_token_accuracy"] = metrics["valid_mean_token_accuracy"]
-        self._store.note(job, said, data=data)
+        self._store.note(job, said, data={**metrics, "total_steps": total})
+
+    def keep(self, job: Job, step: int, weights: Path) -> None:
+        """Keep the weights after an epoch as a checkpoint; of several the last."""
+        with self._lock:
+            if job.status.is_final:
+                return
+            name = f"{_model_name(job)}:ckpt-step-{step}"
+            self._store.take_weights(weights, job, name)
+            with self._store.changing(job):
+                others = [checkpoint for checkpoint in job.checkpoints if checkpoint.model != name]
+                kept = [*others, self._checkpoint(job, name, step)]
+                dropped, job.checkpoints = kept[:-MOST_KEPT], kept[-MOST_KEPT:]
+            for checkpoint in dropped:
+                self._store.remove_weights(job, checkpoint.model)
+        self._store.note(job, f"Checkpoint created at step {step}: {name}")
+
+    def _checkpoint(self, job: Job, name: str, step: int) -> Checkpoint:
+        """Describe weights by what was last told of them."""
+        told = next((event.data for event in reversed(job.events) if event.data), {})
+        metrics = {key: value for key, value in told.items() if key != "total_steps"}
+        return Checkpoint(new_id("ftckpt_"), self._store.now(), name, step, metrics)
 
     def end(self, job: Job, kind: str, said: str | None, facts: Mapping[str, Any], examples_seen: int) -> None:
         """Take the end of an attempt at a job; `said` is where its weights are, or why it failed."""
@@ -187,8 +205,10 @@ class Jobs:
                 if job.status is Status.QUEUED:  # it was resumed before it had come to rest
                     self._waiting.put(job.id)
                 return
-            if job.status.is_final:
+            if job.status is Status.SUCCEEDED:
                 self._store.clear_work(job)
+            elif job.status.is_final:
+                self._forget(job)
 
     def lost(self, job: Job, code: int | None) -> None:
         """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
@@ -205,16 +225,13 @@ class Jobs:
         self._waiting.put(job.id)
 
     def _succeed(self, job: Job, weights: Path, tokens: int) -> None:
-        folder = self._store.folder_of_model(job)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.move(weights, folder)
-        name = f"ft:{job.model}:emulator:{job.suffix or ''}:{job.id[-8:]}"
-        last = next((event.data for event in reversed(job.events) if event.data), {})
-        metrics = {key: value for key, value in last.items() if key != "total_steps"}
+        name = _model_name(job)
+        self._store.take_weights(weights, job, name)
         with self._store.changing(job):
             job.fine_tuned_model, job.trained_tokens = name, tokens
-            step = int(metrics.get("step", 0))
-            job.checkpoints.append(Checkpoint(new_id("ftckpt_"), self._store.now(), name, step, metrics))
+            checkpoint = self._checkpoint(job, name, step=0)
+            checkpoint.step = int(checkpoint.metrics.get("step", 0))
+            job.checkpoints.append(checkpoint)
         self._store.note(job, f"New fine-tuned model created: {name}")
         self._finish(job, Status.SUCCEEDED, "The job has successfully completed")
 
@@ -222,6 +239,11 @@ class Jobs:
         with self._store.changing(job):
             job.error = {"code": code, "message": message, "param": param}
         self._finish(job, Status.FAILED, f"The job failed due to an error: {message}", level="error")
+
+    def _forget(self, job: Job) -> None:
+        """Remove what a job that came to nothing has made."""
+        self._store.clear_work(job)
+        self._store.remove_models(job)
 
     def _finish(self, job: Job, status: Status, message: str, *, level: Level = "info") -> None:
         with self._store.changing(job):
@@ -264,6 +286,8 @@ class _Slot:
             elif kind == "report":
                 examples_seen = said["examples_seen"]
                 self._jobs.tell(job, said, facts)
+            elif kind == "checkpoint":
+                self._jobs.keep(job, said["step"], Path(said["path"]))
             else:
                 self._jobs.end(job, kind, said, facts, examples_seen)
                 return
@@ -300,7 +324,8 @@ def _metrics(told: Mapping[str, float], step: int, *, has_validation: bool) -> d
     """Restate a report in the protocol's words; a loss that is not finite is told as the largest number there is."""
     metrics = {"step": float(step), "train_loss": told["train_loss"]}
     if has_validation:
-        metrics |= {"valid_loss": told["loss"], "valid_mean_token_accuracy": told["token_accuracy"]}
+        judged = {"valid_loss": told["loss"], "valid_mean_token_accuracy": told["token_accuracy"]}
+        metrics |= judged | {f"full_{name}": value for name, value in judged.items()}  # it is always of all rows
     return {name: value if math.isfinite(value) else 1e30 for name, value in metrics.items()}
 
 
@@ -308,6 +333,10 @@ def _tokens(facts: Mapping[str, Any], examples_seen: int) -> int:
     """Count the tokens that were trained on, as they would be billed: those of the rows, padding aside."""
     per_epoch = int(facts.get("examples_per_epoch", 0))
     return round(int(facts.get("tokens_per_epoch", 0)) * examples_seen / per_epoch) if per_epoch else 0
+
+
+def _model_name(job: Job) -> str:
+    return f"ft:{job.model}:emulator:{job.suffix or ''}:{job.id[-8:]}"
 
 
 def _said(job: Job) -> str:

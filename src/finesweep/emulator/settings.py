@@ -18,7 +18,6 @@ class Settings:
     aliases: dict[str, str] = field(default_factory=lambda: dict.fromkeys(ALIASES, SMOLLM2))  # name -> a local model
     parallel: int = 1  # jobs trained at a time
     max_length: int = 128  # tokens of a row; longer rows are cut
-    max_validation_rows: int = 64  # of each evaluation
     reports: int = 10  # evaluations of a job
     device_batch_size: int = 4  # rows on the device at once
     threads: int | None = None  # of each job's process; None: the machine's cores shared among the jobs

@@ -94,13 +94,30 @@ class Store:
     # --- models -------------------------------------------------------------------------------------------------
 
     def model_folder(self, name: str) -> Path | None:
-        """Find the folder of a fine-tuned model."""
+        """Find the folder of a fine-tuned model, or of a checkpoint of one."""
         with self._lock:
-            job = next((job for job in self._jobs.values() if job.fine_tuned_model == name), None)
-        return None if job is None else self.folder_of_model(job)
+            job = next((job for job in self._jobs.values() if name in _models_of(job)), None)
+        return None if job is None else self._folder_of(job, name)
 
-    def folder_of_model(self, job: Job) -> Path:
-        return self._folder / "models" / job.id
+    def take_weights(self, weights: Path, job: Job, name: str) -> None:
+        """Take a model folder over as that of a model of a job."""
+        folder = self._folder_of(job, name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(weights, folder)
+
+    def remove_weights(self, job: Job, name: str) -> None:
+        shutil.rmtree(self._folder_of(job, name), ignore_errors=True)
+
+    def remove_models(self, job: Job) -> None:
+        """Remove all that a job has made."""
+        with self.changing(job):
+            job.fine_tuned_model = None
+            job.checkpoints.clear()
+        shutil.rmtree(self._folder / "models" / job.id, ignore_errors=True)
+
+    def _folder_of(self, job: Job, name: str) -> Path:
+        return self._folder / "models" / job.id / name.rpartition(":")[2]
 
     def work_dir(self, job: Job) -> Path:
         return self._folder / "work" / job.id
@@ -111,13 +128,13 @@ class Store:
     def delete_model(self, name: str) -> bool:
         with self._lock:
             job = next((job for job in self._jobs.values() if job.fine_tuned_model == name), None)
-            if job is None:
-                return False
-            with self.changing(job):
-                job.fine_tuned_model = None
-                job.checkpoints.clear()
-        shutil.rmtree(self.folder_of_model(job), ignore_errors=True)
-        return True
+        if job is not None:
+            self.remove_models(job)
+        return job is not None
+
+
+def _models_of(job: Job) -> set[str]:
+    return {checkpoint.model for checkpoint in job.checkpoints} | {job.fine_tuned_model or ""}
 
 
 def new_id(prefix: str) -> str:

@@ -70,17 +70,17 @@ class Ledger:
                 book["jobs"].setdefault(job_id, entry)
                 self._write(book)
 
-    def settle(self, job_id: str, *, tokens: int | None, is_whole: bool) -> None:
-        """Note what a job that has ended took; one that was trained to its end also tells what an epoch takes.
+    def settle(self, job_id: str, *, tokens: int | None, n_epochs: int | None) -> None:
+        """Note what a job that has ended took; one that was trained to its end, `n_epochs`, tells what an epoch takes.
 
         Of a server that does not say what a job took, it is all that was set aside for it.
         """
         with self._lock:
             book = self._read()
-            entry = book["jobs"].setdefault(job_id, {"reserved": 0, "n_epochs": 0, "settled": None})
+            entry = book["jobs"].setdefault(job_id, {"reserved": 0, "n_epochs": n_epochs, "settled": None})
             entry["settled"] = entry["reserved"] if tokens is None else tokens
-            if is_whole and entry["n_epochs"] and tokens:
-                per_epoch = -(-tokens // entry["n_epochs"])
+            if n_epochs and tokens:
+                per_epoch = -(-tokens // n_epochs)
                 book["per_epoch"] = max(book["per_epoch"] or 0, per_epoch)
                 for other in book["jobs"].values():
                     if other["settled"] is None:

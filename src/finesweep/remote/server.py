@@ -132,7 +132,7 @@ class Server:
         for event in reversed(events):
             data = event.data if isinstance(event.data, dict) else {}
             if isinstance(data.get("step"), int | float):
-                numbers = {name: value for name, value in data.items() if _is_number(value)}
+                numbers = {name: value for name, value in data.items() if is_number(value)}
                 by_step.setdefault(int(data["step"]), {}).update(numbers)
         return [
             Metrics(step, {name: value for name, value in values.items() if name not in ("step", "total_steps")})
@@ -173,5 +173,5 @@ def make_server(
     return Server(connect(remote), remote, calls, uid=uid, folder=folder)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finesweep.remote.ledger import Ledger, ledger_key, token_limit
 from finesweep.remote.server import FINAL, TRIAL, make_server
-from finesweep.remote.trainer import remote_dir
+from finesweep.remote.trainer import remote_dir, settle
 from finesweep.spec.sweep import Budget, RemoteSweep
 
 
@@ -36,6 +36,6 @@ def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[
                 continue
             job = server.cancel(job.id)
             cancelled.append(job.id)
-        ledger.settle(job.id, tokens=job.trained_tokens, is_whole=job.status == "succeeded")
+        settle(ledger, job)
     ledger.forget_all_but([*going_on, *(ledger_key(number) for number in wanted)])
     return cancelled

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
 from finesweep.remote.ledger import SPENT, Ledger, ledger_key
 from finesweep.remote.rows import JobFiles, prepare_rows
-from finesweep.remote.server import FINAL, Metrics, make_server
+from finesweep.remote.server import FINAL, Metrics, is_number, make_server
 from finesweep.spec.grid import AUTO_EPOCHS
+from finesweep.spec.remote_rules import OWN_WORDS
 from finesweep.spec.settings import function_settings
 from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
@@ -106,7 +107,7 @@ class RemoteTrainer:
             batch_size = self._describe(job, mine, reporter)
             is_over = job.status in FINAL
             points = [] if batch_size is None else self._server.metrics(job.id)
-            whole = [point for point in _carried(points) if metric in point.values]
+            whole = [point for point in _restated(points) if metric in point.values]
             for point in whole:
                 examples_seen = point.step * (batch_size or 0)
                 if examples_seen <= told_up_to:
@@ -174,7 +175,7 @@ class RemoteTrainer:
         *,
         has_reported: bool,
     ) -> AttemptResult:
-        self._settle(job)
+        settle(self._ledger, job)
         tokens = job.trained_tokens or 0
         price = self._spec.remote.price_per_million
         cost = {} if price is None else {"cost": tokens * price / 1e6}
@@ -190,10 +191,30 @@ class RemoteTrainer:
             return AttemptResult(Ending.FAILED, reason=f"job {job.id} has told no {metric}")
         mine.close()
         checkpoints = self._server.checkpoints(job.id)
-        made = {"job": job.id, "fine_tuned_model": job.fine_tuned_model, "checkpoints": checkpoints}
+        best = self._best_of(checkpoints) or job.fine_tuned_model
+        reporter.describe({"best_checkpoint": best})
+        made = {
+            "job": job.id,
+            "fine_tuned_model": job.fine_tuned_model,
+            "best_checkpoint": best,
+            "checkpoints": checkpoints,
+        }
         (folder / MODEL).write_text(json.dumps(made, indent=1), encoding="utf-8")
         kept = folder.relative_to(self._artifact_dir).as_posix()
         return AttemptResult(Ending.DONE, artifacts={"folder": kept}, artifact_bytes={"folder": size_of(folder)})
+
+    def _best_of(self, checkpoints: Sequence[Mapping[str, Any]]) -> str | None:
+        """Name the checkpoint that is best by the sweep's metric; None where they do not tell it."""
+        objective = self._spec.study.objective
+        if objective.value == "last":
+            return None
+        best: tuple[float, str] | None = None
+        for checkpoint in checkpoints:  # newest first
+            told = checkpoint.get("metrics") or {}
+            value = next((told[name] for name in words_of(objective.metric) if is_number(told.get(name))), None)
+            if value is not None and objective.is_better(value, best[0] if best else None):
+                best = value, str(checkpoint["fine_tuned_model_checkpoint"])
+        return best[1] if best else None
 
     def _leave(self, trial: TrialSpec, mine: Reporter) -> AttemptResult:
         """Return as the sweep says: after STOP the job is cancelled; after PAUSE it goes on, and is found again."""
@@ -212,12 +233,9 @@ class RemoteTrainer:
                     break
                 self._wait(min(self._spec.remote.poll_s, 2.0))
                 job = self._server.job(job.id)
-            self._settle(job)
+            settle(self._ledger, job)
             _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
         return AttemptResult(Ending.STOPPED)
-
-    def _settle(self, job: FineTuningJob) -> None:
-        self._ledger.settle(job.id, tokens=job.trained_tokens, is_whole=job.status == "succeeded")
 
     def _wait(self, seconds: float) -> None:
         """Sleep, and ask now and then whether to go on. Raises _MustReturnError."""
@@ -252,12 +270,24 @@ def remote_dir(artifact_dir: Path) -> Path:
     return artifact_dir / "remote"
 
 
-def _carried(points: list[Metrics]) -> Iterator[Metrics]:
-    """Carry what is told less often from one step to the next, but for what judges: that counts where it was told."""
+def settle(ledger: Ledger, job: FineTuningJob) -> None:
+    """Note what a job that has ended took."""
+    n_epochs = job.hyperparameters.n_epochs if job.status == "succeeded" else None
+    ledger.settle(job.id, tokens=job.trained_tokens, n_epochs=n_epochs if isinstance(n_epochs, int) else None)
+
+
+def words_of(metric: str) -> tuple[str, ...]:
+    """Give what servers may call a metric."""
+    return (metric, *(theirs for theirs, ours in OWN_WORDS.items() if ours == metric))
+
+
+def _restated(points: list[Metrics]) -> Iterator[Metrics]:
+    """Tell in a local sweep's words too what has one; carry the training loss on to steps that do not tell it."""
     known: dict[str, float] = {}
     for point in points:
         known |= {name: value for name, value in point.values.items() if name.startswith("train_")}
-        yield Metrics(point.step, {**known, **point.values})
+        own = {word: point.values[name] for name, word in OWN_WORDS.items() if name in point.values}
+        yield Metrics(point.step, {**known, **point.values, **own})
 
 
 def remote_facts(files: JobFiles) -> Mapping[str, Any]:

@@ -14,7 +14,13 @@ from finesweep.spec.parameters import DerivedParameter, Parameter
 from finesweep.spec.study import MetricDirection, Objective
 from finesweep.spec.sweep import AUTO, Budget, DataSpec, Evaluation, ModelSpec, Remote
 
+OWN_WORDS: Mapping[str, str] = {  # of local sweeps, for what events tell: these two are told under both
+    "full_valid_loss": "loss",
+    "full_valid_mean_token_accuracy": "token_accuracy",
+}
 REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tell, and which way is better
+    "loss": "minimize",
+    "token_accuracy": "maximize",
     "valid_loss": "minimize",
     "valid_mean_token_accuracy": "maximize",
     "full_valid_loss": "minimize",  # of all validation rows, at the end of an epoch or of the job

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,19 @@ class Shared:
 
 
 def train(
-    trial: TrialSpec, reporter: Reporter, *, spec: TransformersSweep, grid: Grid, shared: Shared, folder: TrialFolder
+    trial: TrialSpec,
+    reporter: Reporter,
+    *,
+    spec: TransformersSweep,
+    grid: Grid,
+    shared: Shared,
+    folder: TrialFolder,
+    watchers: Sequence[transformers.TrainerCallback] = (),
 ) -> AttemptResult:
     """Train one attempt of a trial, from its newest checkpoint where there is one.
 
     Where the device's memory runs out, go on in the same way with a smaller device batch. Raises ResourcesError where
-    not a single row fits.
+    not a single row fits. `watchers` are called after what is due has been reported.
     """
     began_cpu_s = time.process_time()
     folder.begin()
@@ -73,7 +80,15 @@ def train(
     told_up_to, n_oom = NOTHING_TOLD, 0
     while True:
         end = _train(
-            settings, reporter, fitting, spec=spec, grid=grid, shared=shared, folder=folder, told_up_to=told_up_to
+            settings,
+            reporter,
+            fitting,
+            spec=spec,
+            grid=grid,
+            shared=shared,
+            folder=folder,
+            told_up_to=told_up_to,
+            watchers=watchers,
         )
         if isinstance(end, AttemptResult):
             reporter.describe({"cpu_seconds": time.process_time() - began_cpu_s})  # of the attempt, on all threads
@@ -103,6 +118,7 @@ def _train(
     shared: Shared,
     folder: TrialFolder,
     told_up_to: int,
+    watchers: Sequence[transformers.TrainerCallback],
 ) -> AttemptResult | _OutOfMemory:
     schedule = plan(settings, n_rows=len(shared.train), drop_last=drops_last(settings))
     use_cpu = on_cpu(spec)
@@ -121,7 +137,8 @@ def _train(
         folder=folder,
         told_up_to=told_up_to,
     )
-    trainer.add_callback(Watching(trainer, attempt, reporter.report))
+    for callback in (Watching(trainer, attempt, reporter.report), *watchers):
+        trainer.add_callback(callback)
     checkpoint = folder.newest_checkpoint(holding=STATE)
     if checkpoint is not None:
         attempt.go_on_from(checkpoint)
