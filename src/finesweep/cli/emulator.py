@@ -20,6 +20,7 @@ def _pairs(context: click.Context, option: click.Parameter, given: tuple[str, ..
 
 
 @click.command()
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; another needs --token.")
 @click.option(
     "--port", default=8777, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
@@ -56,6 +57,7 @@ def _pairs(context: click.Context, option: click.Parameter, given: tuple[str, ..
 )
 @click.option("--fault-seed", type=int, default=0, show_default=True, help="What the faults are drawn from.")
 def emulator(
+    command: tuple[str, ...],
     host: str,
     port: int,
     token: str | None,
@@ -65,8 +67,13 @@ def emulator(
     max_length: int,
     faults: dict[str, str],
     fault_seed: int,
-) -> None:
-    """Serve the protocol of remote fine-tuning, training local models: for tests, teaching, trying before paying."""
+) -> int:
+    """Serve the protocol of remote fine-tuning, training local models: for tests, teaching, trying before paying.
+
+    Until Ctrl-C, or for as long as COMMAND runs, which finds address and key in OPENAI_BASE_URL and OPENAI_API_KEY:
+
+        finesweep emulator -- finesweep run sweeps/davinci-002.yaml
+    """
     from finesweep.errors import ResourcesError
 
     try:
@@ -83,7 +90,7 @@ def emulator(
         raise click.BadParameter(str(error), param_hint="--fault") from None
     known = aliases or dict(Settings().aliases)
     settings = Settings(aliases=known, parallel=parallel, max_length=max_length)
-    serve(
+    return serve(
         folder,
         settings,
         cache_dir=cache_dir(),
@@ -92,4 +99,5 @@ def emulator(
         port=port,
         token=token or None,
         say=say,
+        command=command,
     )

@@ -1,10 +1,16 @@
-"""Serving the emulator: in which folder, on which address, behind which token."""
+"""Serving the emulator: in which folder, on which address, behind which token, and for how long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -42,8 +48,12 @@ def serve(
     port: int,
     token: str | None,
     say: Callable[[str], None],
-) -> None:
-    """Serve until interrupted. Raises ResourcesError on another address than the loopback without a token."""
+    command: Sequence[str] = (),
+) -> int:
+    """Serve until interrupted, or for as long as a command runs; give its exit status.
+
+    Raises ResourcesError on another address than the loopback without a token, and for a command that is not there.
+    """
     if token is None and not is_loopback(host):
         raise ResourcesError(
             f"--host {host}: others could train and ask models here. Give a --token, or use 127.0.0.1."
@@ -56,5 +66,41 @@ def serve(
             say(f"Fine-tuning at {address_of(listening, host)}/v1, files in {folder}. Models:")
             for alias, model in settings.aliases.items():
                 say(f"  {alias}  trained as {model}")
-            say("Ctrl-C ends it; what is being trained goes on when it is started again.")
-            uvicorn.Server(config).run(sockets=[listening])
+            server = uvicorn.Server(config)
+            if not command:
+                say("Ctrl-C ends it; what is being trained goes on when it is started again.")
+                server.run(sockets=[listening])
+                return 0
+            serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+            serving.start()
+            try:
+                return _run(command, base_url=f"{address_of(listening, host)}/v1", token=token)
+            finally:
+                server.should_exit = True
+                serving.join()
+
+
+def _run(command: Sequence[str], *, base_url: str, token: str | None) -> int:
+    """Run a command that finds the server in its environment, as the official client looks for it."""
+    known = {
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": token or os.environ.get("OPENAI_API_KEY") or "emulator",
+        "PATH": os.pathsep.join(
+            [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+        ),  # finesweep too
+    }
+    try:
+        process = subprocess.Popen(list(command), env={**os.environ, **known})
+    except OSError as error:
+        raise ResourcesError(f"{command[0]} cannot be run ({error.strerror}).") from error
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:  # which a terminal sends to both
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -18,7 +18,7 @@ from finesweep.errors import DataError
 from finesweep.spec.sweep import RemoteSweep
 from finesweep.training.reading import fingerprint_rows, read_splits
 from finesweep.training.rows import Rows
-from finesweep.training.sources import source_of
+from finesweep.training.sources import quiet, source_of
 
 FEWEST_ROWS = 10
 MOST_BYTES = 512 * 2**20  # of a file
@@ -47,6 +47,7 @@ class JobFiles:
 
 def prepare_rows(spec: RemoteSweep, *, cache_dir: Path) -> JobFiles:
     """Write the rows of a sweep as files for a fine-tuning server. Raises DataError for rows that it would refuse."""
+    quiet()
     source = source_of(spec.data)
     with tempfile.TemporaryDirectory() as scratch:
         splits, notes = read_splits(spec, source, scratch_dir=Path(scratch))

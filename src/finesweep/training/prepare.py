@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from finesweep.errors import DataError
 from finesweep.spec.sweep import TransformersSweep
-from finesweep.training import report
+from finesweep.training import report, sources
 from finesweep.training.chats import check_can_chat, encode_chats
 from finesweep.training.encoding import Encoded, encode_completions, encode_labelled
 from finesweep.training.fit import check_fit
@@ -104,8 +104,7 @@ def quiet() -> None:
     import huggingface_hub
     import transformers
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs as errors is raised as well
+    sources.quiet()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     huggingface_hub.utils.logging.set_verbosity(logging.ERROR)

@@ -39,6 +39,12 @@ class Source(Protocol):
         """Read a split. Raises DataError."""
 
 
+def quiet() -> None:
+    """Keep what reads files from writing into the sweep's own output."""
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs as errors is raised as well
+
+
 def source_of(data: DataSpec) -> Source:
     if data.dataset is None:
         return _Files(data)
