@@ -9,16 +9,27 @@ DEMO := $(VENV)/.demo-assets
 DEMO_DIR := demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo check test test-slow benchmarks screenshots clean
+.PHONY: help demo davinci-002 check test test-slow benchmarks screenshots clean
 
 help:  ## Show this list.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(INSTALLED) $(DEMO)  ## Install, then run the quickstart sweep on an embedded database in demo/.
 	@mkdir -p $(DEMO_DIR)
 	@if [ -e $(DEMO_DIR)/finesweep.db ]; then \
 	  $(BIN)/finesweep delete quickstart --yes --results $(DEMO_DIR)/finesweep.db; fi
 	$(BIN)/finesweep run sweeps/quickstart.yaml --results $(DEMO_DIR)/finesweep.db
+	@echo "The programs named above are in $(BIN): . $(BIN)/activate"
+
+davinci-002: $(INSTALLED) $(DEMO)  ## Install, then the hands-on of docs/davinci-002.md: remote jobs beside local weights.
+	@mkdir -p $(DEMO_DIR)
+	@for sweep in davinci-002 davinci-002-local; do \
+	  if $(BIN)/finesweep status $$sweep --results $(DEMO_DIR)/finesweep.db > /dev/null 2>&1; then \
+	    $(BIN)/finesweep delete $$sweep --yes --results $(DEMO_DIR)/finesweep.db; fi; done
+	$(BIN)/finesweep emulator --folder $(DEMO_DIR)/emulator --parallel 2 -- \
+	  $(BIN)/finesweep run sweeps/davinci-002.yaml --results $(DEMO_DIR)/finesweep.db
+	$(BIN)/finesweep run sweeps/davinci-002-local.yaml --results $(DEMO_DIR)/finesweep.db
+	$(BIN)/finesweep compare davinci-002 davinci-002-local --results $(DEMO_DIR)/finesweep.db
 	@echo "The programs named above are in $(BIN): . $(BIN)/activate"
 
 check: $(INSTALLED) $(TOOLS)  ## Format, lint, types and import rules.

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from finesweep.scheduling.ray_start import LocalRay
 
 BackendName = Literal["ray", "inline"]
+DELETING_PATIENCE_MINUTES = 0.5  # with a server whose jobs are to be cancelled
 REMOTE_SWEEP = "remote_sweep"  # of a sweep's provenance: what its jobs are found by on a fine-tuning server
 
 
@@ -219,6 +220,15 @@ def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataF
         view.say(f"job {job} is cancelled: no trial waits for it.")
 
 
+def _cancel_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame) -> None:
+    """Cancel the jobs of a sweep that is deleted: later nobody knows them. Asks the server only if some may run."""
+    from finesweep.remote.tidy import may_run, tidy
+
+    if may_run(artifact_dir) or not trials["state"].isin([state for state in TrialState if state.is_final]).all():
+        remote = spec.remote.model_copy(update={"patience_minutes": DELETING_PATIENCE_MINUTES})
+        tidy(spec.model_copy(update={"remote": remote}), artifact_dir, uid=uid, wanted=())
+
+
 def extend(
     name: str,
     trials: int | None = None,
@@ -264,21 +274,20 @@ def stop(name: str, *, results: str | None = None) -> bool:
     return driven
 
 
-def delete(name: str, *, results: str | None = None) -> tuple[Path, ...]:
+def delete(name: str, *, leave_jobs: bool = False, results: str | None = None) -> tuple[Path, ...]:
     """Remove a sweep from our tables and Optuna's, and its files. Raises SweepHeldError while it is driven.
 
-    Where the files are the database says, and others may have written there: so only in a folder that is called like
-    the sweep, and there only what finesweep makes. Return what is left.
+    Jobs of a fine-tuning server that may run are cancelled first, unless they are to be left; raises RemoteError or
+    ServerAwayError where that fails. Where files are the database says, and others may have written there: so only in a
+    folder that is called like the sweep, and there only what finesweep makes. Return what is left.
     """
     url = existing(url_of(results))
     known = open_results(url)
     artifact_dir, spec = known.artifact_dir(name), known.spec(name)
     with open_writer(url) as writer:
         writer.refuse_if_held(name)
-        if isinstance(spec, RemoteSweep):
-            from finesweep.remote.tidy import tidy
-
-            tidy(spec, artifact_dir, uid=known.provenance(name)[REMOTE_SWEEP], wanted=())  # later nobody knows them
+        if isinstance(spec, RemoteSweep) and not leave_jobs:
+            _cancel_jobs(spec, artifact_dir, known.provenance(name)[REMOTE_SWEEP], known.trials(name))
         writer.delete(name)
     delete_study(url, name)
     return _remove_files(artifact_dir, name)

@@ -17,6 +17,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "### `data`": sweep.DataSpec,
     "### `training`": sweep.TrainingSpec,
     "### `training` of a trainer of your own": sweep.FunctionSettings,
+    "### `remote`": sweep.Remote,
+    "### `training` of trainer `remote`": sweep.RemoteTraining,
 }
 PRUNERS = [getattr(study, name) for name in vars(study) if name.endswith("Pruner")]
 PREFIXED: dict[str, list[type[BaseModel]]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +22,7 @@ from tests.emulator.test_remote_sweeps import run
 
 from finesweep import sweeps
 from finesweep.emulator.faults import Faults
+from finesweep.errors import ServerAwayError
 from finesweep.events import Decision, Ending, Grid, Report, TrialSpec
 from finesweep.remote import calls, server, trainer
 from finesweep.remote.ledger import SPENT
@@ -235,6 +238,42 @@ def test_jobs_that_nobody_waits_for_are_cancelled(
     sweeps.resume("animals", results=spec.results, backend="inline")
     assert client.fine_tuning.jobs.retrieve(left.id).status == "cancelled"
     assert results().trials("animals")["state"].tolist() == ["COMPLETE"] * 2
+
+
+def test_a_sweep_is_deleted_with_its_jobs_or_leaves_them(
+    serve: Callable[..., Server], make_sweep: Sweeps, results: Callable[[], Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "DELETING_PATIENCE_MINUTES", 0.001)
+    faults = Faults()
+    served = serve(faults=faults)
+    training = {"batch_size": 1, "n_epochs": 50, "seed": 1}
+    study = {
+        "objective": {"metric": "loss", "direction": "minimize"},
+        "parameters": {"learning_rate_multiplier": {"type": "float", "low": 1, "high": 2}},
+    }
+    spec = make_sweep(served, training=training, study=study, budget={"trials": 1})
+    stop = threading.Thread(target=stop_when_begun, args=(served, results))
+    stop.start()
+    assert run(spec).state == "INTERRUPTED"
+    stop.join()
+    faults.rates["server_error"] = 1.0
+    with pytest.raises(ServerAwayError, match="did not answer"):
+        sweeps.delete("animals", results=spec.results)
+    assert results().sweeps()["sweep"].tolist() == ["animals"]
+    faults.rates.clear()
+    assert sweeps.delete("animals", results=spec.results) == ()
+    [job] = served.emulator.store.jobs()
+    assert job.status == "cancelled"
+    assert results().sweeps().empty
+    run(make_sweep(served, budget={"trials": 1}))
+    faults.rates["server_error"] = 1.0
+    sweeps.delete("animals", results=spec.results)  # nothing runs: nobody is asked
+
+
+def stop_when_begun(served: Server, results: Callable[[], Results]) -> None:
+    while not [job for job in served.emulator.store.jobs() if any(event.data for event in job.events)]:
+        time.sleep(0.05)
+    sweeps.stop("animals", results=results().url)
 
 
 def test_a_failed_job_fails_its_trial_with_the_servers_words(

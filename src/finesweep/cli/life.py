@@ -27,7 +27,7 @@ from finesweep.cli.talk import (
     say,
     set_option,
 )
-from finesweep.errors import DriveError, FinesweepError
+from finesweep.errors import DriveError, FinesweepError, RemoteError, ServerAwayError
 from finesweep.secrets import hide
 from finesweep.spec.sweep import MOST_TRIALS
 
@@ -128,15 +128,19 @@ def stop(sweep: str, results: str | None) -> None:
 @click.command()
 @click.argument("sweep")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--leave-jobs", is_flag=True, help="Of trainer remote: do not cancel jobs that may run at the server.")
 @results_option
-def delete(sweep: str, yes: bool, results: str | None) -> None:
+def delete(sweep: str, yes: bool, leave_jobs: bool, results: str | None) -> None:
     """Remove a sweep, its trials and its files for good."""
     from finesweep import sweeps
 
     n_trials = len(_open_to_write(results).trials(sweep))
     if not yes:
         click.confirm(f"Delete sweep {sweep} with its {n_trials} trials and all of its files?", abort=True, err=True)
-    left = sweeps.delete(sweep, results=results)
+    try:
+        left = sweeps.delete(sweep, leave_jobs=leave_jobs, results=results)
+    except (RemoteError, ServerAwayError) as error:
+        raise type(error)(f"{error} Jobs of {sweep} may run there; --leave-jobs deletes it all the same.") from error
     click.echo(f"{sweep}: deleted.")
     if left:
         say(f"Not made by finesweep, and left: {', '.join(map(str, left))}")

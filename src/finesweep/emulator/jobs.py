@@ -258,7 +258,7 @@ class _Slot:
         self._jobs = jobs
         self._context = multiprocessing.get_context("forkserver")  # forks of a process that has imported what they need
         self._context.set_forkserver_preload(["finesweep.training.transformers_trainer"])
-        self.control: Any = self._context.Value("i", _CONTINUE)
+        self.control: Any = self._context.RawValue("i", _CONTINUE)
         self.thread = threading.Thread(target=self._serve, name=f"slot-{place}", daemon=True)
         self._process: Any = None
         self._connection: Any = None

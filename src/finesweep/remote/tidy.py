@@ -21,6 +21,11 @@ def allow(spec: RemoteSweep, budget: Budget, artifact_dir: Path) -> None:
     Ledger(remote_dir(artifact_dir)).allow(limit)
 
 
+def may_run(artifact_dir: Path) -> bool:
+    """Tell whether jobs of a sweep may run still, by its ledger."""
+    return Ledger(remote_dir(artifact_dir)).has_open()
+
+
 def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[int]) -> list[str]:
     """Enter a sweep's jobs into its ledger, and cancel those that run and are of no trial in `wanted`. Give their ids.
 
