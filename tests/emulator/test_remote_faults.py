@@ -21,7 +21,7 @@ from tests.emulator.test_remote_sweeps import results as results
 from tests.emulator.test_remote_sweeps import run
 
 from finesweep import sweeps
-from finesweep.emulator.faults import Faults
+from finesweep.emulator.faults import KINDS, Faults
 from finesweep.errors import ServerAwayError
 from finesweep.events import Decision, Ending, Grid, Report, TrialSpec
 from finesweep.remote import calls, server, trainer
@@ -69,22 +69,30 @@ def live_jobs(served: Server) -> Counter[str]:
     return Counter(job.metadata["finesweep_trial"] for job in jobs)
 
 
-def test_in_a_storm_no_job_is_lost_or_doubled(
+def test_in_a_storm_no_job_is_lost_or_doubled_and_the_budget_holds(
     serve: Callable[..., Server], make_sweep: Sweeps, results: Callable[[], Results]
 ) -> None:
-    kinds = ("rate_limit", "server_error", "reset_before", "reset_after", "slow_events")
-    faults = Faults(dict.fromkeys(kinds, 0.12), retry_after_s=0.02, seed=5)
+    """Every kind of fault, hundreds of requests; an answer that takes longer than a client waits is lost as well."""
+    rates = {**dict.fromkeys(KINDS, 0.07), "slow": 0.03, "validation": 0.25}
+    faults = Faults(rates, retry_after_s=0.02, delay_s=0.6, seed=5)
     served = serve(faults=faults)
-    end = run(make_sweep(served, budget={"trials": 6}))
+    trials, limit = 16, 16 * 10 * 12 * 8
+    remote, budget = {"timeout_s": 0.3}, {"trials": trials, "stop_after_failures": 0, "tokens": limit}
+    end = run(make_sweep(served, remote=remote, budget=budget))
     assert end.state == "FINISHED"
-    assert results().trials("animals")["state"].tolist() == ["COMPLETE"] * 6
-    assert live_jobs(served) == {str(number): 1 for number in range(6)}
-    assert len(served.emulator.store.jobs()) == 6
+    assert faults.n_requests > 300
+    assert all(faults.counts[kind] > 0 for kind in KINDS), faults.counts
+    jobs = served.emulator.store.jobs()
+    told = {int(job.metadata["finesweep_trial"]): job for job in jobs}
+    assert sorted(told) == list(range(trials)) and len(jobs) == trials
     assert len(served.emulator.store.files()) == 1
-    assert all(faults.counts[kind] > 0 for kind in kinds), faults.counts
-    told = {job.metadata["finesweep_trial"]: job for job in served.emulator.store.jobs()}
-    for number in range(6):  # the curve is whole, whatever was shown late
-        steps = [event.data["step"] for event in told[str(number)].events if event.data]
+    assert sum(job.trained_tokens or 0 for job in jobs) <= limit
+    outcomes = {"succeeded": "COMPLETE", "failed": "FAILED"}  # some files failed their validation
+    states = dict(results().trials("animals")[["number", "state"]].to_numpy().tolist())
+    assert states == {number: outcomes[job.status] for number, job in told.items()}
+    assert {*states.values()} == {"COMPLETE", "FAILED"}
+    for number, job in told.items():  # the curve is whole, whatever was shown late
+        steps = [event.data["step"] for event in job.events if event.data]
         assert [report.examples_seen / 4 for report in results().trial("animals", number).reports] == steps
 
 

@@ -30,6 +30,7 @@ class Faults:
     retry_after_s: float = 0.2
     seed: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    n_requests: int = 0  # that came, struck or not
     _chance: random.Random = field(init=False)
     _burst_left: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -76,6 +77,7 @@ class Faulty:
             await self.app(scope, receive, send)
             return
         faults = self.faults
+        faults.n_requests += 1
         if faults.strikes("slow"):
             await asyncio.sleep(faults.delay_s)
         if faults.strikes("rate_limit"):
