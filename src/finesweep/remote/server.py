@@ -40,7 +40,7 @@ def connect(remote: Remote) -> openai.OpenAI:
     if not key:
         raise RemoteError(
             f"remote.api_key_env: the environment variable {remote.api_key_env} is not set. Put the server's key in it;"
-            " for a server that asks for none, any word."
+            " for a server that asks for none, the word none."
         )
     return openai.OpenAI(base_url=remote.base_url, api_key=key, timeout=remote.timeout_s, max_retries=0)
 

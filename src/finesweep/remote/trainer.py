@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
 
 JOB, MODEL = "job.json", "model.json"  # of a trial's folder: which job it is, and what came of it
-_LOOKS_FOR_TOKENS = 5
+_RESTS_WITHIN_S = 10.0  # a job that was cancelled: then a server has counted its tokens, if it ever does
 _SLICE_S = 0.5  # between two questions whether to go on
 _BLOCKING = (401, 403)
 _BLOCKING_CODES = ("model_not_found", "training_not_available", "invalid_api_key", "insufficient_quota")
@@ -228,10 +229,11 @@ class RemoteTrainer:
         else:
             if job.status not in FINAL:
                 job = self._server.cancel(job.id)
-            for _ in range(_LOOKS_FOR_TOKENS):  # a server counts them when the job has come to rest
+            pause_s = min(self._spec.remote.poll_s, _RESTS_WITHIN_S / 5)
+            for _ in range(math.ceil(_RESTS_WITHIN_S / pause_s)):
                 if job.trained_tokens is not None:
                     break
-                self._wait(min(self._spec.remote.poll_s, 2.0))
+                self._wait(pause_s)
                 job = self._server.job(job.id)
             settle(self._ledger, job)
             _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
