@@ -30,6 +30,7 @@ from finesweep.errors import (
 from finesweep.events import Ending, Grid, Listener, TrialState
 from finesweep.layout import is_ours
 from finesweep.provenance import gather_provenance
+from finesweep.remote import require_client
 from finesweep.results.frames import is_older, open_results
 from finesweep.results.lease import Holder
 from finesweep.results.schema import SweepState
@@ -222,6 +223,7 @@ def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataF
 
 def _cancel_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame) -> None:
     """Cancel the jobs of a sweep that is deleted: later nobody knows them. Asks the server only if some may run."""
+    require_client()
     from finesweep.remote.tidy import may_run, tidy
 
     if may_run(artifact_dir) or not trials["state"].isin([state for state in TrialState if state.is_final]).all():
@@ -534,6 +536,7 @@ def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
 
 def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
     """Check what jobs will be given, and that there is a key to begin them with."""
+    require_client()
     from finesweep.remote.rows import prepare_rows
     from finesweep.remote.server import connect
     from finesweep.remote.trainer import remote_facts

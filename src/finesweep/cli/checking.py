@@ -76,6 +76,9 @@ def _import_trainer(spec: FunctionSweep, *, smoke: bool) -> None:
 
 def _check_remote(spec: RemoteSweep) -> None:
     """Check the rows and ask the server for the model. Nothing is uploaded or begun."""
+    from finesweep.remote import require_client
+
+    require_client()
     from finesweep.remote.calls import Calls
     from finesweep.remote.rows import prepare_rows
     from finesweep.remote.server import connect

@@ -6,8 +6,6 @@ In: a store of jobs. Out: their events, checkpoints and models. It must not know
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -17,12 +15,12 @@ from typing import Any
 from finesweep.emulator.objects import Checkpoint, Job, Level, Status
 from finesweep.emulator.requests import RequestError, check_rows, is_chat_model
 from finesweep.emulator.settings import LEARNING_RATE, Settings, settled
+from finesweep.emulator.slots import CONTINUE, PAUSE, STOP, Slot
 from finesweep.emulator.store import Store, new_id
-from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work, work_forever
+from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work
 
 MOST_ATTEMPTS = 3  # of a job whose process dies
 MOST_KEPT = 2  # checkpoints beside the tuned model, as the protocol has it
-_CONTINUE, _STOP, _PAUSE = 0, 1, 2  # as worker.DECISIONS has them
 
 
 class Jobs:
@@ -32,8 +30,8 @@ class Jobs:
         self._store, self._settings, self._cache_dir = store, settings, cache_dir
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._running: dict[str, _Slot] = {}
-        self._slots = [_Slot(self, place) for place in range(settings.parallel)]
+        self._running: dict[str, Slot] = {}
+        self._slots = [Slot(self, place, settings=settings, cache_dir=cache_dir) for place in range(settings.parallel)]
 
     def start(self) -> None:
         """Begin to train, and go on with what an earlier server left."""
@@ -70,7 +68,7 @@ class Jobs:
                 raise RequestError(400, f"The job {_said(job)} already.", code="invalid_job_state")
             slot = self._running.get(job.id)
             if slot is not None:
-                slot.control.value = _STOP
+                slot.control.value = STOP
             else:
                 self._forget(job)
             self._finish(job, Status.CANCELLED, "Fine-tuning job cancelled")
@@ -81,7 +79,7 @@ class Jobs:
             slot = self._running.get(job.id)
             if job.status is not Status.RUNNING or slot is None:
                 raise RequestError(400, f"Only a running job can be paused; this one {_said(job)}.")
-            slot.control.value = _PAUSE
+            slot.control.value = PAUSE
             with self._store.changing(job):
                 job.status = Status.PAUSED
         self._store.note(job, "Fine-tuning job paused")
@@ -98,7 +96,7 @@ class Jobs:
 
     # --- what slots do ------------------------------------------------------------------------------------------
 
-    def next_work(self, slot: _Slot) -> tuple[Job, Work] | None:
+    def next_work(self, slot: Slot) -> tuple[Job, Work] | None:
         """Wait for a job to train, and take it; None at the end."""
         while (job_id := self._waiting.get()) is not None:
             job = self._store.job(job_id)
@@ -113,7 +111,7 @@ class Jobs:
             with self._lock:
                 if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
                     continue  # cancelled while it waited
-                slot.control.value = _CONTINUE
+                slot.control.value = CONTINUE
                 self._running[job.id] = slot
                 with self._store.changing(job):
                     job.status, job.attempts = Status.RUNNING, work.attempt
@@ -249,67 +247,6 @@ class Jobs:
         with self._store.changing(job):
             job.status, job.finished_at = status, self._store.now()
         self._store.note(job, message, level=level)
-
-
-class _Slot:
-    """A thread that waits for jobs, and the process that trains them."""
-
-    def __init__(self, jobs: Jobs, place: int) -> None:
-        self._jobs = jobs
-        self._context = multiprocessing.get_context("forkserver")  # forks of a process that has imported what they need
-        self._context.set_forkserver_preload(["finesweep.training.transformers_trainer"])
-        self.control: Any = self._context.RawValue("i", _CONTINUE)
-        self.thread = threading.Thread(target=self._serve, name=f"slot-{place}", daemon=True)
-        self._process: Any = None
-        self._connection: Any = None
-
-    def _serve(self) -> None:
-        while (taken := self._jobs.next_work(self)) is not None:
-            job, work = taken
-            try:
-                self._train(job, work)
-            except (EOFError, OSError):
-                self._process.join()
-                self._jobs.lost(job, self._process.exitcode)
-        self.end_process()
-
-    def _train(self, job: Job, work: Work) -> None:
-        if self._process is None or not self._process.is_alive():
-            self._begin_process()
-        self._connection.send(work)
-        facts: dict[str, Any] = {}
-        examples_seen = 0
-        while True:
-            kind, said = self._connection.recv()
-            if kind == "facts":
-                facts |= said
-            elif kind == "report":
-                examples_seen = said["examples_seen"]
-                self._jobs.tell(job, said, facts)
-            elif kind == "checkpoint":
-                self._jobs.keep(job, said["step"], Path(said["path"]))
-            else:
-                self._jobs.end(job, kind, said, facts, examples_seen)
-                return
-
-    def _begin_process(self) -> None:
-        settings = self._jobs._settings
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.parallel)
-        self._connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(
-            target=work_forever,
-            args=(theirs, self.control),
-            kwargs={"threads": threads, "cache_dir": str(self._jobs._cache_dir)},
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
-
-    def end_process(self) -> None:
-        process = self._process
-        if process is not None and process.is_alive():
-            process.terminate()
-            process.join(timeout=10)
 
 
 def _step(examples_seen: int, facts: Mapping[str, Any]) -> int:
