@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,18 @@ class Server:
 
     emulator: Emulator
     base_url: str
+    clients: list[openai.OpenAI] = field(default_factory=list)  # closed with the test
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(**{"base_url": self.base_url, "api_key": KEY, "max_retries": 0, **options})
+        made = openai.OpenAI(**{"base_url": self.base_url, "api_key": KEY, "max_retries": 0, **options})
+        self.clients.append(made)
+        return made
 
 
 @pytest.fixture
 def serve(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Server]]:
     """Return a function that starts an emulator in a folder; all are ended with the test."""
-    ends: list[Callable[[], None]] = []
+    ends: list[Callable[[], object]] = []
 
     def start(
         *, folder: Path | None = None, faults: Faults | None = None, token: str | None = None, **settings: Any
@@ -70,8 +73,10 @@ def serve(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Server]]:
             listening.close()
             context.__exit__(None, None, None)
 
+        served = Server(emulator, f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
         ends.append(end)
-        return Server(emulator, f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+        ends.append(lambda: [client.close() for client in served.clients])
+        return served
 
     yield start
     for end in reversed(ends):
