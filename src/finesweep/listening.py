@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from finesweep.errors import ResourcesError
 
 SHORTEST_TOKEN = 16  # characters
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -33,6 +34,15 @@ def check_token(token: str | None) -> None:
         raise ResourcesError(
             f"--token: it has {len(token)} characters; give at least {SHORTEST_TOKEN}, or none at all."
         )
+
+
+def names_loopback(header: str) -> bool:
+    """Tell whether a Host header names this machine's loopback: a page of elsewhere, led here by its name, does not."""
+    if header.startswith("["):
+        name = header[1:].partition("]")[0]
+    else:
+        name = header.rpartition(":")[0] if header.count(":") == 1 else header
+    return name.lower() in LOOPBACK_NAMES
 
 
 def is_loopback(host: str) -> bool:

@@ -192,3 +192,13 @@ def test_the_key_is_asked_for_and_kept_nowhere(
     assert not any(KEY.encode() in path.read_bytes() for path in kept)
     said = capfd.readouterr()
     assert KEY not in said.out + said.err
+
+
+def test_a_page_of_elsewhere_is_not_answered(serve: Callable[..., Server]) -> None:
+    """A name that leads to the loopback does not make its pages ours."""
+    host = {"Host": "evil.example:8777"}
+    with pytest.raises(openai.APIStatusError, match="answers to 127") as refused:
+        serve().client(default_headers=host).models.list()
+    assert refused.value.status_code == 421
+    token = "sk-a-token-of-this-server"
+    assert list(serve(token=token).client(api_key=token, default_headers=host).models.list())

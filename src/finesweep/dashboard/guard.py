@@ -14,9 +14,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finesweep.listening import names_loopback
+
 COOKIE = "finesweep_token"
 PARAMETER = "token"  # of the query, once; then the cookie has it
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 POLICY = "; ".join(
     (
@@ -88,8 +89,7 @@ class Guard:
         if refusal is not None:
             return refusal
         if self.token is None:
-            name = host_name(asked.headers.get("host", ""))
-            if name in LOOPBACK_NAMES:
+            if names_loopback(asked.headers.get("host", "")):
                 return None
             return PlainTextResponse("Open this dashboard as http://127.0.0.1 or http://localhost.\n", 421)
         given = asked.query_params.get(PARAMETER)
@@ -109,13 +109,6 @@ def _is_from_own_page(asked: HTTPConnection) -> bool:
     """Tell whether a form was sent by a page of this address, as every browser says of one that changes something."""
     origin, host = asked.headers.get("origin", ""), asked.headers.get("host", "")
     return bool(host) and origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
-
-
-def host_name(header: str) -> str:
-    """Take the name out of a Host header, without the port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.rpartition(":")[0].lower() if header.count(":") == 1 else header.lower()
 
 
 def _same(one: str, other: str) -> bool:

@@ -32,6 +32,7 @@ from finesweep.emulator.requests import (
 from finesweep.emulator.settings import Settings
 from finesweep.emulator.store import Store, new_id
 from finesweep.emulator.writing import Answer, Writer, no_model
+from finesweep.listening import names_loopback
 
 MOST_LISTED = 100
 Item = TypeVar("Item")
@@ -98,6 +99,8 @@ def make_app(emulator: Emulator, *, token: str | None = None) -> Starlette:
 
 
 def _check_key(request: Request, token: str | None) -> None:
+    if token is None and not names_loopback(request.headers.get("host", "")):
+        raise RequestError(421, "Without a token this server answers to 127.0.0.1 and localhost alone.")
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise RequestError(401, "You didn't provide an API key.", code="invalid_api_key")
