@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from tests.unit.dashboard.conftest import LOOPBACK
 
 from finesweep.dashboard.app import make_app
-from finesweep.dashboard.guard import COOKIE, HEADERS, host_name
+from finesweep.dashboard.guard import COOKIE, HEADERS
 from finesweep.dashboard.serving import serve
 from finesweep.dashboard.trial import LOG_TAIL
 from finesweep.errors import ResourcesError
@@ -72,7 +72,6 @@ def test_another_name_of_the_loopback_gets_nothing(client: TestClient, host: str
 @pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1", "[::1]:8765", "LOCALHOST"])
 def test_the_names_of_the_loopback_are_answered(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"Host": host}).status_code == 200
-    assert host_name(host) in ("localhost", "127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize("path", ["/", "/sweep/nope", "/assets/style.css", "/plotly.js", "/marks", "/nope"])
