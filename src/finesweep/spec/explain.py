@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from finesweep.spec.faults import Finding, KeyPath, nearest, show, unknown
+from finesweep.spec.remote_words import remote_name_problem
 
 _MOST_ERRORS = 200  # of pydantic's that are told; a key may have several
 _RANGES = ("categorical", "float", "int")
@@ -24,6 +25,7 @@ _SHAPE_TAGS = frozenset(("derived", "branched"))
 _PATTERNS: Mapping[str, str] = {
     "name": "is not a name: it must begin with a letter or digit and hold only letters, digits, dots, dashes and "
     "underscores, at most 80",
+    "base_url": "is no server's address: write it from http:// or https:// on, up to /v1, without a user or password",
     "keep": "is no policy: it must be none, best, all, or a number of trials as in `top 3`",
 }
 _EXAMPLES: Mapping[str, str] = {  # what a section or key that is missing might look like
@@ -44,6 +46,7 @@ _EXAMPLES: Mapping[str, str] = {  # what a section or key that is missing might 
     "model": "roberta-base",
     "evaluation": "{generation: {rows: 32}}",
     "name": "my-sweep",
+    "remote": "{base_url: https://my-server/v1, model: my-model}",
     "choices": "[8, 16, 32]",
     "start_with": "[{learning_rate: 3e-5}]",
     "when": "{method: full}",
@@ -113,6 +116,8 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
     name = _noun(path)
     if "extra_forbidden" in kinds:
         known = [] if path == () else _known_keys(group[0]["loc"][:-1], model)
+        if path[:1] == ("training",) and _is_remote(model):
+            return remote_name_problem(str(path[-1]))
         return unknown("key", str(path[-1]), known)
     if "missing" in kinds:
         example = _EXAMPLES.get(name)
@@ -123,7 +128,7 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
     bounds = [text for details in group if (text := _bound(details))]
     if bounds:
         return f"{name} is {show(value)} but must be {bounds[0]}."
-    if path == ("trainer",) or any(":" in _pattern(details) for details in group):
+    if path == ("trainer",) or (name not in _PATTERNS and any(":" in _pattern(details) for details in group)):
         own = "package.module:function, of a module beside the sweep file, in `code_dir` or installed"
         other = "neither transformers nor" if path == ("trainer",) else "not"
         return f"{show(value)} is {other} the name of a function of yours: write {own}."
@@ -143,6 +148,11 @@ def _message(path: KeyPath, group: list[ErrorDetails], values: Any, model: type[
         return f"{show(value)} is not text. Put it in quotes."
     hint = f" Write it as `{name}: {_EXAMPLES[name]}`." if path[-1:] == (name,) and name in _EXAMPLES else ""
     return f"{show(value)} is not {_either(list(wanted))}.{hint}"
+
+
+def _is_remote(model: type[BaseModel]) -> bool:
+    """Tell whether these are sweeps whose settings are those of fine-tuning servers."""
+    return "remote" in model.model_fields
 
 
 def _noun(path: KeyPath) -> str:

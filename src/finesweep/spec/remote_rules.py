@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from finesweep.secrets import is_secret_variable
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
-from finesweep.spec.grid import extremes
-from finesweep.spec.parameters import DerivedParameter, Parameter
 from finesweep.spec.study import MetricDirection, Objective
-from finesweep.spec.sweep import AUTO, Budget, DataSpec, Evaluation, ModelSpec, Remote
+from finesweep.spec.sweep import Budget, DataSpec, Evaluation, ModelSpec, Remote, Resources
 
 OWN_WORDS: Mapping[str, str] = {  # of local sweeps, for what events tell: these two are told under both
     "full_valid_loss": "loss",
@@ -28,26 +27,18 @@ REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tel
     "train_loss": "minimize",
     "train_mean_token_accuracy": "maximize",
 }
-LIMITS: Mapping[str, tuple[float, float]] = {
-    "n_epochs": (1, 50),
-    "batch_size": (1, 256),
-    "learning_rate_multiplier": (0, float("inf")),  # above 0
-}
-_SECRET_NAME = re.compile(
-    r"[A-Z][A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)"
-)  # whose values are hidden wherever they turn up
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of an environment variable
 
 
 def remote_faults(
-    parameters: Mapping[str, Parameter],
     objectives: Mapping[KeyPath, Objective],
     data: DataSpec | None,
     evaluation: Evaluation | None,
     model: ModelSpec | None,
+    resources: Resources | None,
+    remote: Remote | None,
 ) -> Iterator[Finding]:
     """Find what a fine-tuning server would refuse, or nobody would heed."""
-    for name, parameter in parameters.items():
-        yield from _limit_faults(name, parameter)
     for path, objective in objectives.items():
         if objective.metric not in REMOTE_METRICS:
             at = (*path, "metric")
@@ -64,6 +55,11 @@ def remote_faults(
         yield Finding(("evaluation",), "the server alone measures, and its events tell what. Remove this section.")
     if model is not None:
         yield Finding(("model",), "with trainer remote the server's model is named as remote.model. Remove this key.")
+    for name in () if resources is None else sorted(resources.model_fields_set - {"max_parallel"}):
+        message = "jobs take nothing of this machine: of resources only max_parallel is heeded. Remove this key."
+        yield Finding(("resources", name), message)
+    if remote is not None:
+        yield from _key_faults(remote.api_key_env)
 
 
 def remote_budget_faults(budget: Budget, remote: Remote | None, *, is_remote: bool) -> Iterator[Finding]:
@@ -76,23 +72,15 @@ def remote_budget_faults(budget: Budget, remote: Remote | None, *, is_remote: bo
         return
     if budget.money is not None and remote is not None and remote.price_per_million is None:
         yield Finding(("budget", "money"), "what a token costs is not known. Say it as remote.price_per_million.")
-    if remote is not None and not _SECRET_NAME.fullmatch(remote.api_key_env):
-        message = (
-            f"{show(remote.api_key_env)} is not named like a secret, so its value would not be hidden. Use a variable"
-            " whose name ends in KEY or TOKEN, as OPENAI_API_KEY."
-        )
-        yield Finding(("remote", "api_key_env"), message)
 
 
-def _limit_faults(name: str, parameter: Parameter) -> Iterator[Finding]:
-    if name not in LIMITS:
-        return  # told by the rule of names
-    low, high = LIMITS[name]
-    for value in extremes(parameter):
-        if value == AUTO or (isinstance(value, str) and isinstance(parameter, DerivedParameter)):
-            continue  # what an expression comes to is known to each trial
-        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and value > 0:
-            continue
-        wanted = "a number above 0" if high == float("inf") else f"a whole number from {low:g} to {high:g}"
-        message = f"{name} can be {show(value)} here, but must be {wanted}, or {show(AUTO)}."
-        yield Finding(("study", "parameters", name), message)
+def _key_faults(variable: str) -> Iterator[Finding]:
+    """Whoever writes the key itself here must not find it in the message."""
+    at = ("remote", "api_key_env")
+    use = "Use a variable whose name ends in _KEY or _TOKEN, as OPENAI_API_KEY."
+    is_secret, may_be_key = is_secret_variable(variable), any(letter.isdecimal() for letter in variable)
+    if not _NAME.fullmatch(variable) or (may_be_key and not is_secret):
+        message = "what stands here is no name of an environment variable; the key itself belongs into that variable."
+        yield Finding(at, f"{message} {use}")
+    elif not is_secret:
+        yield Finding(at, f"{show(variable)} is not named like a secret, so its value would not be hidden. {use}")

@@ -177,7 +177,9 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
     yield from _pruner_faults(draft)
     yield from _training_faults(draft)
     if draft.settings is RemoteTraining:
-        yield from remote_faults(draft.parameters, draft.objectives, draft.data, draft.evaluation, draft.model)
+        yield from remote_faults(
+            draft.objectives, draft.data, draft.evaluation, draft.model, draft.resources, draft.remote
+        )
     elif draft.is_own:
         yield from function_faults(draft.own, draft.pruner, draft.parameters, draft.evaluation)
     else:

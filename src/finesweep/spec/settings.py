@@ -17,6 +17,7 @@ from finesweep.errors import SpecError
 from finesweep.events import Configuration, Value
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, show, unknown
+from finesweep.spec.remote_words import remote_name_problem
 from finesweep.spec.sweep import FunctionSettings, Method, RemoteTraining, TrainingSpec
 
 Settings = TrainingSpec | FunctionSettings
@@ -174,24 +175,6 @@ def own_settings() -> tuple[str, ...]:
     return tuple(TrainingSpec.model_fields)
 
 
-_NOT_REMOTE: Mapping[str, str] = {  # what people know from trainers here -> what a server does not have
-    "learning_rate": "learning rates, only learning_rate_multiplier",
-    "epochs": "epochs by this name; it says n_epochs",
-    "warmup_steps": "warm-up",
-    "warmup_ratio": "warm-up",
-    "weight_decay": "weight decay",
-    "method": "choice of which weights move",
-    "unfrozen_layers": "freezing",
-    "lora_rank": "adapters",
-    "lora_alpha": "adapters",
-    "lora_dropout": "adapters",
-    "lora_target_modules": "adapters",
-    "lr_scheduler_type": "choice of the schedule",
-    "optim": "choice of the optimizer",
-    "device_batch_size": "devices",
-}
-
-
 @cache
 def passed_on_settings() -> tuple[str, ...]:
     """Name the TrainingArguments fields that a user may set."""
@@ -202,7 +185,7 @@ def passed_on_settings() -> tuple[str, ...]:
 def name_problem(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
     """Say why `name` is no setting that a user may give; None if it is one."""
     if kind is RemoteTraining:
-        return remote_name_problem(name)
+        return None if name in RemoteTraining.model_fields else remote_name_problem(name)
     if kind is FunctionSettings:
         return None if name.isidentifier() else f"{show(name)} is no name: use letters, digits and underscores."
     if name in own_settings() or name in passed_on_settings():
@@ -212,15 +195,6 @@ def name_problem(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
     if name in _FORMER:
         return f"{name} is no setting: {_FORMER[name]}."
     return unknown("setting", name, (*own_settings(), *passed_on_settings()))
-
-
-def remote_name_problem(name: str) -> str | None:
-    """Say why a fine-tuning server's protocol does not know a setting; None if it does."""
-    if name in RemoteTraining.model_fields:
-        return None
-    if name in _NOT_REMOTE:
-        return f"{name} cannot be set: the protocol of fine-tuning servers has no {_NOT_REMOTE[name]}. Leave it out."
-    return unknown("setting of trainer remote", name, ("n_epochs", "batch_size", "learning_rate_multiplier"))
 
 
 def why_not_searched(name: str, kind: type[Settings] = TrainingSpec) -> str | None:

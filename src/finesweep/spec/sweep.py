@@ -255,6 +255,7 @@ class RemoteTraining(FunctionSettings):
     n_epochs: Auto | Annotated[Int, Field(ge=1, le=50)] = AUTO
     batch_size: Auto | Annotated[Int, Field(ge=1, le=256)] = AUTO
     learning_rate_multiplier: Auto | Annotated[Float, Field(gt=0)] = AUTO
+    seed: Int = Field(default=0, ge=0, lt=2**31)  # what servers count to
 
 
 class Remote(Model):
