@@ -97,10 +97,10 @@ def first_line(error: Exception) -> str:
 
 
 class RemoteError(FinesweepError):
-    """Its `code` is the server's own word for what is wrong, if it has one."""
+    """Its `code` is the server's own word for what is wrong, `status` that of its answer, if it has them."""
 
-    def __init__(self, message: str, code: str | None = None) -> None:
-        self.code = code
+    def __init__(self, message: str, code: str | None = None, status: int | None = None) -> None:
+        self.code, self.status = code, status
         super().__init__(message)
 
 

@@ -108,15 +108,17 @@ def _secret_values() -> list[str]:
 def _secret_variables() -> Iterator[tuple[str, str]]:
     """Give the environment's secrets as they are now: a trainer may read a file of them while it runs."""
     for name, value in os.environ.items():
-        if _is_secret_variable(name):
-            if _is_worth_hiding(value):
-                yield name, value
+        if is_secret_variable(name):
+            secret = value.strip()  # whoever reads it from a file may leave the line's end in it
+            if _is_worth_hiding(secret):
+                yield name, secret
         elif "://" in value and "@" in value:
             yield from ((name, password) for password in _passwords(value) if _is_worth_hiding(password))
 
 
 @cache
-def _is_secret_variable(name: str) -> bool:
+def is_secret_variable(name: str) -> bool:
+    """Tell by its name whether an environment variable's value is hidden."""
     return bool(_SECRET_VARIABLE.search(name.upper())) and not _NO_SECRET_VARIABLE.search(name.upper())
 
 
