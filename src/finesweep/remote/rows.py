@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def _write(rows: Rows, split: str, *, is_chat: bool, cache_dir: Path) -> JobFile
     path = cache_dir / "remote" / f"{digest}.jsonl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{split}.new")
+        beside = path.with_suffix(f".{secrets.token_hex(4)}")  # other processes may be writing it too
         beside.write_bytes(content)
         beside.replace(path)
     return JobFile(path, digest, len(rows), len(content))
