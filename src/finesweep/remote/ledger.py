@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from finesweep.durable import sync
+
 SPENT = "the budget of tokens or money is used up"  # why a sweep paused
 
 
@@ -70,6 +72,16 @@ class Ledger:
                 book["jobs"].setdefault(job_id, entry)
                 self._write(book)
 
+    def amend(self, job_id: str, *, n_epochs: int, most_per_epoch: int) -> None:
+        """Set aside for a job what it takes by the epochs that its server has told, in place of what was expected."""
+        with self._lock:
+            book = self._read()
+            entry = book["jobs"].get(job_id)
+            if entry is not None and entry["settled"] is None and entry["n_epochs"] != n_epochs:
+                wanted = n_epochs * (book["per_epoch"] or most_per_epoch)
+                entry.update(n_epochs=n_epochs, reserved=wanted)
+                self._write(book)
+
     def settle(self, job_id: str, *, tokens: int | None, n_epochs: int | None) -> None:
         """Note what a job that has ended took; one that was trained to its end, `n_epochs`, tells what an epoch takes.
 
@@ -108,8 +120,12 @@ class Ledger:
 
     def has_open(self) -> bool:
         """Tell whether there are jobs that have not ended yet."""
+        return bool(self.open_keys())
+
+    def open_keys(self) -> frozenset[str]:
+        """Give the jobs, and trials that are to have one, of which it is not known yet what they took."""
         with self._lock:
-            return any(entry["settled"] is None for entry in self._read()["jobs"].values())
+            return frozenset(key for key, entry in self._read()["jobs"].items() if entry["settled"] is None)
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():
@@ -120,6 +136,7 @@ class Ledger:
     def _write(self, book: dict[str, Any]) -> None:
         beside = self._path.with_suffix(".new")
         beside.write_text(json.dumps(book), encoding="utf-8")
+        sync(beside)
         beside.replace(self._path)
 
 
