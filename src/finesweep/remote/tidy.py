@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from finesweep.remote.ledger import Ledger, ledger_key, token_limit
-from finesweep.remote.server import FINAL, TRIAL, make_server
+from finesweep.remote.server import TRIAL, make_server
 from finesweep.remote.trainer import remote_dir, settle
 from finesweep.spec.sweep import Budget, RemoteSweep
 
@@ -35,8 +35,8 @@ def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[
     server = make_server(spec.remote, uid=uid, folder=folder, sleep=time.sleep)
     ledger, cancelled, going_on = Ledger(folder), [], []
     for job in server.jobs():
-        if job.status not in FINAL:
-            if (job.metadata or {}).get(TRIAL) in {str(number) for number in wanted}:
+        if not job.is_over:
+            if job.metadata.get(TRIAL) in {str(number) for number in wanted}:
                 going_on.append(job.id)
                 continue
             job = server.cancel(job.id)

@@ -7,35 +7,43 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from openai.types.fine_tuning import FineTuningJob
 
 from finesweep import trainer
 from finesweep.errors import RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
+from finesweep.remote.answers import Job, is_finite
 from finesweep.remote.ledger import SPENT, Ledger, ledger_key
+from finesweep.remote.progress import words_of
 from finesweep.remote.rows import JobFiles, prepare_rows
-from finesweep.remote.server import FINAL, Metrics, is_number, make_server
+from finesweep.remote.server import make_server
+from finesweep.remote.watching import IGNORED, MustReturnError, Watch
 from finesweep.spec.grid import AUTO_EPOCHS
-from finesweep.spec.remote_rules import OWN_WORDS
 from finesweep.spec.settings import function_settings
 from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
 
 JOB, MODEL = "job.json", "model.json"  # of a trial's folder: which job it is, and what came of it
-_RESTS_WITHIN_S = 10.0  # a job that was cancelled: then a server has counted its tokens, if it ever does
+_LOOK_FOR_TOKENS_S = 10.0  # servers count them when a job has come to rest; some never do
 _SLICE_S = 0.5  # between two questions whether to go on
-_BLOCKING = (401, 403)
-_BLOCKING_CODES = ("model_not_found", "training_not_available", "invalid_api_key", "insufficient_quota")
+_BLOCKING = (401, 402, 403)
+_BLOCKING_CODES = (
+    "model_not_found",
+    "training_not_available",
+    "invalid_api_key",
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    IGNORED,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -54,10 +62,6 @@ class RemoteTrainerFactory:
         """Find the rows and the key. Raises DataError or RemoteError."""
         files = prepare_rows(self.spec, cache_dir=self.cache_dir)
         return RemoteTrainer(self.spec, self.grid, files, artifact_dir=self.artifact_dir, uid=self.uid)
-
-
-class _MustReturnError(Exception):
-    """Ends a wait, because the sweep says so."""
 
 
 class RemoteTrainer:
@@ -92,7 +96,7 @@ class RemoteTrainer:
                 return self._train(trial, settings, mine, reporter, folder)
         except _BlockedError as error:
             return AttemptResult(Ending.BLOCKED, reason=str(error))
-        except _MustReturnError:
+        except MustReturnError:
             return self._leave(trial, mine)
         finally:
             self._must_return = lambda: False
@@ -102,29 +106,28 @@ class RemoteTrainer:
     ) -> AttemptResult:
         job = self._job_for(trial, settings, folder)
         reporter.describe({"job": job.id, "model": job.model})
-        told_up_to = 0
-        metric = self._spec.study.objective.metric
-        while True:
-            batch_size = self._describe(job, mine, reporter)
-            is_over = job.status in FINAL
-            points = [] if batch_size is None else self._server.metrics(job.id)
-            whole = [point for point in _restated(points) if metric in point.values]
-            for point in whole:
-                examples_seen = point.step * (batch_size or 0)
-                if examples_seen <= told_up_to:
-                    continue
-                told_up_to = examples_seen
-                is_last = job.status == "succeeded" and point is whole[-1]
-                if mine.report(examples_seen, point.values, final=is_last).must_return and not is_last:
-                    raise _MustReturnError
-            if is_over:
-                return self._end(job, mine, reporter, folder, has_reported=bool(whole))
-            self._wait(self._spec.remote.poll_s)
-            job = self._server.job(job.id)
+        watch = Watch(
+            self._server,
+            self._spec,
+            settings,
+            n_rows=self._files.train.n_rows,
+            mine=mine,
+            reporter=reporter,
+            wait=self._wait,
+        )
+        try:
+            job = watch.follow(job, meanwhile=partial(self._look_after, trial))
+            return self._end(job, mine, reporter, folder, has_reported=watch.has_reported)
+        except (MustReturnError, ServerAwayError):
+            raise
+        except Exception as error:  # whatever it is, nobody waits for the job any more
+            if not _blocks(error) or (isinstance(error, RemoteError) and error.code == IGNORED):
+                self._give_up(job)
+            raise
 
-    def _job_for(self, trial: TrialSpec, settings: RemoteTraining, folder: Path) -> FineTuningJob:
+    def _job_for(self, trial: TrialSpec, settings: RemoteTraining, folder: Path) -> Job:
         """Find the trial's job on the server, or begin one that the budget allows."""
-        known, key = self._server.job_of(trial.number), ledger_key(trial.number)
+        known, key = self._known_job(trial, folder), ledger_key(trial.number)
         n_epochs = AUTO_EPOCHS if settings.n_epochs == AUTO else settings.n_epochs
         if known is None:
             train = self._server.upload(self._files.train)
@@ -132,20 +135,41 @@ class RemoteTrainer:
             self._reserve(key, n_epochs)
             asked = settings.model_dump(include={"n_epochs", "batch_size", "learning_rate_multiplier"})
             try:
-                job_id = self._server.create(
-                    trial.number, asked, seed=settings.seed, train=train, validation=validation
-                )
+                known = self._server.create(trial.number, asked, seed=settings.seed, train=train, validation=validation)
             except RemoteError:
                 self._ledger.drop(key)
                 raise
-            known = self._server.job(job_id)
             _log.info("job %s of %s began", known.id, self._spec.remote.model)
         else:
             self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes, must=True)
             _log.info("going on with job %s, which is %s", known.id, known.status)
         self._ledger.rename(key, known.id)
-        (folder / JOB).write_text(json.dumps({"job": known.id}), encoding="utf-8")
+        _write(folder / JOB, {"job": known.id})
         return known
+
+    def _known_job(self, trial: TrialSpec, folder: Path) -> Job | None:
+        """Find the job that a trial has: by its metadata, on servers that keep none by what was noted of it."""
+        known = self._server.job_of(trial.number)
+        if known is not None or not (folder / JOB).exists():
+            return known
+        with suppress(ValueError, KeyError):  # a note that cannot be read is none
+            known = self._server.job_if_there(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
+        return known if known is not None and known.may_count else None
+
+    def _look_after(self, trial: TrialSpec, job: Job) -> None:
+        """Cancel twins of a job; set aside for it what it takes by the epochs that its server has told."""
+        for twin in self._server.cancel_twins(trial.number, job.id):
+            _log.warning("job %s is a second one of this trial, begun by a request whose answer was lost", twin.id)
+            settle(self._ledger, twin)
+        n_epochs = whole_epochs(job)
+        if n_epochs is not None:  # where the server chose
+            self._ledger.amend(job.id, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes)
+
+    def _give_up(self, job: Job) -> None:
+        """Cancel a job that nobody waits for any more, if the server answers."""
+        with suppress(RemoteError, ServerAwayError, MustReturnError):
+            job = self._server.cancel(job.id)
+        settle(self._ledger, job)
 
     def _reserve(self, key: str, n_epochs: int) -> None:
         """Set aside what the job can take; wait while jobs that run may leave some of theirs. Raises _BlockedError."""
@@ -155,41 +179,29 @@ class RemoteTrainer:
                 _log.info("%d tokens were trained, and one more job could go beyond the budget", spent.settled)
                 raise _BlockedError(SPENT)
             self._wait(self._spec.remote.poll_s)
-
-    def _describe(self, job: FineTuningJob, mine: Reporter, reporter: trainer.Reporter) -> int | None:
-        """Tell what the server made of the settings; give the batch size once it is known."""
-        made = job.hyperparameters
-        n_epochs, batch_size = made.n_epochs, made.batch_size
-        if not isinstance(n_epochs, int) or not isinstance(batch_size, int):
-            return None
-        if mine.total_examples is None:
-            mine.total_examples = n_epochs * self._files.train.n_rows
-            reporter.describe({"hyperparameters": made.to_dict(), "job_status": job.status})
-        return batch_size
+            open_keys = self._ledger.open_keys()
+            for job in self._server.jobs():  # also those whose worker is lost
+                if job.is_over and job.id in open_keys:
+                    settle(self._ledger, job)
 
     def _end(
         self,
-        job: FineTuningJob,
+        job: Job,
         mine: Reporter,
         reporter: trainer.Reporter,
         folder: Path,
         *,
         has_reported: bool,
     ) -> AttemptResult:
+        job = self._with_tokens(job)
         settle(self._ledger, job)
-        tokens = job.trained_tokens or 0
-        price = self._spec.remote.price_per_million
-        cost = {} if price is None else {"cost": tokens * price / 1e6}
-        reporter.describe({"trained_tokens": tokens, "fine_tuned_model": job.fine_tuned_model, **cost})
-        if job.status == "failed":
-            said = job.error.message if job.error else "it does not say why"
-            code = f" ({job.error.code})" if job.error and job.error.code else ""
-            return AttemptResult(Ending.FAILED, reason=f"job {job.id} failed{code}: {said}")
-        if job.status == "cancelled":
+        reporter.describe({"fine_tuned_model": job.fine_tuned_model, **self._cost(job)})
+        if job.outcome == "failed":
+            return AttemptResult(Ending.FAILED, reason=f"job {job.id} failed{job.why_failed}")
+        if job.outcome == "cancelled":
             return AttemptResult(Ending.FAILED, reason=f"job {job.id} was cancelled on the server, by somebody else")
         if not has_reported:
-            metric = self._spec.study.objective.metric
-            return AttemptResult(Ending.FAILED, reason=f"job {job.id} has told no {metric}")
+            return AttemptResult(Ending.FAILED, reason=f"job {job.id} {self._missing(job)}")
         mine.close()
         checkpoints = self._server.checkpoints(job.id)
         best = self._best_of(checkpoints) or job.fine_tuned_model
@@ -200,9 +212,33 @@ class RemoteTrainer:
             "best_checkpoint": best,
             "checkpoints": checkpoints,
         }
-        (folder / MODEL).write_text(json.dumps(made, indent=1), encoding="utf-8")
+        _write(folder / MODEL, made)
         kept = folder.relative_to(self._artifact_dir).as_posix()
         return AttemptResult(Ending.DONE, artifacts={"folder": kept}, artifact_bytes={"folder": size_of(folder)})
+
+    def _missing(self, job: Job) -> str:
+        """Say what a job should have told."""
+        metrics = " and ".join(objective.metric for objective in self._spec.study.objectives)
+        if self._server.metrics(job.id) and not {"n_epochs", "batch_size"} & job.made.keys():
+            return f"has told no {metrics} at steps that can be placed: set training.n_epochs and training.batch_size"
+        return f"has told no {metrics}"
+
+    def _with_tokens(self, job: Job) -> Job:
+        """Wait a little for what a job took: a server counts it when the job has come to rest. Some never tell."""
+        left_s, pause_s = _LOOK_FOR_TOKENS_S, min(self._spec.remote.poll_s, 2.0)
+        while job.trained_tokens is None and job.outcome != "failed" and left_s > 0:
+            self._wait(pause_s)
+            left_s -= pause_s
+            job = self._server.job(job.id)
+        return job
+
+    def _cost(self, job: Job) -> dict[str, float]:
+        """Give what is known of what a job cost."""
+        if job.trained_tokens is None:
+            return {}
+        price = self._spec.remote.price_per_million
+        cost = {} if price is None else {"cost": job.trained_tokens * price / 1e6}
+        return {"trained_tokens": job.trained_tokens, **cost}
 
     def _best_of(self, checkpoints: Sequence[Mapping[str, Any]]) -> str | None:
         """Name the checkpoint that is best by the sweep's metric; None where they do not tell it."""
@@ -212,9 +248,10 @@ class RemoteTrainer:
         best: tuple[float, str] | None = None
         for checkpoint in checkpoints:  # newest first
             told = checkpoint.get("metrics") or {}
-            value = next((told[name] for name in words_of(objective.metric) if is_number(told.get(name))), None)
-            if value is not None and objective.is_better(value, best[0] if best else None):
-                best = value, str(checkpoint["fine_tuned_model_checkpoint"])
+            value = next((told[name] for name in words_of(objective.metric) if is_finite(told.get(name))), None)
+            name = checkpoint.get("fine_tuned_model_checkpoint")
+            if value is not None and name and objective.is_better(value, best[0] if best else None):
+                best = value, str(name)
         return best[1] if best else None
 
     def _leave(self, trial: TrialSpec, mine: Reporter) -> AttemptResult:
@@ -223,32 +260,27 @@ class RemoteTrainer:
             _log.info("the sweep pauses; a job goes on at the server, and is found again by `finesweep resume`")
             return AttemptResult(Ending.PAUSED)
         self._must_return = lambda: False
-        job = self._server.job_of(trial.number)
+        job = self._known_job(trial, own_dir(self._artifact_dir, trial.number))
         if job is None:
             self._ledger.drop(ledger_key(trial.number))
         else:
-            if job.status not in FINAL:
+            if not job.is_over:
                 job = self._server.cancel(job.id)
-            pause_s = min(self._spec.remote.poll_s, _RESTS_WITHIN_S / 5)
-            for _ in range(math.ceil(_RESTS_WITHIN_S / pause_s)):
-                if job.trained_tokens is not None:
-                    break
-                self._wait(pause_s)
-                job = self._server.job(job.id)
+            job = self._with_tokens(job)
             settle(self._ledger, job)
             _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
         return AttemptResult(Ending.STOPPED)
 
     def _wait(self, seconds: float) -> None:
-        """Sleep, and ask now and then whether to go on. Raises _MustReturnError."""
+        """Sleep, and ask now and then whether to go on. Raises MustReturnError."""
         left = seconds
         while left > 0:
             if self._must_return():
-                raise _MustReturnError
+                raise MustReturnError
             self._sleep(min(left, _SLICE_S))
             left -= _SLICE_S
         if self._must_return():
-            raise _MustReturnError
+            raise MustReturnError
 
 
 class _BlockedError(Exception):
@@ -259,12 +291,17 @@ class _BlockedError(Exception):
 def _saying_what_blocks() -> Iterator[None]:
     try:
         yield
-    except ServerAwayError as error:
-        raise _BlockedError(str(error)) from error
-    except RemoteError as error:
-        if error.code in _BLOCKING_CODES or any(f"says {status}" in str(error) for status in _BLOCKING):
+    except (RemoteError, ServerAwayError) as error:
+        if _blocks(error):
             raise _BlockedError(str(error)) from error
         raise
+
+
+def _blocks(error: Exception) -> bool:
+    """Tell whether other trials would meet the same."""
+    if isinstance(error, RemoteError):
+        return error.code in _BLOCKING_CODES or error.status in _BLOCKING
+    return isinstance(error, ServerAwayError | _BlockedError)
 
 
 def remote_dir(artifact_dir: Path) -> Path:
@@ -272,24 +309,22 @@ def remote_dir(artifact_dir: Path) -> Path:
     return artifact_dir / "remote"
 
 
-def settle(ledger: Ledger, job: FineTuningJob) -> None:
+def settle(ledger: Ledger, job: Job) -> None:
     """Note what a job that has ended took."""
-    n_epochs = job.hyperparameters.n_epochs if job.status == "succeeded" else None
-    ledger.settle(job.id, tokens=job.trained_tokens, n_epochs=n_epochs if isinstance(n_epochs, int) else None)
+    ledger.settle(job.id, tokens=job.trained_tokens, n_epochs=whole_epochs(job) if job.outcome == "succeeded" else None)
 
 
-def words_of(metric: str) -> tuple[str, ...]:
-    """Give what servers may call a metric."""
-    return (metric, *(theirs for theirs, ours in OWN_WORDS.items() if ours == metric))
+def whole_epochs(job: Job) -> int | None:
+    """Tell for how many epochs a job is trained, where the server has told, and there are no parts of one."""
+    told = job.made.get("n_epochs")
+    return int(told) if told is not None and told == int(told) else None
 
 
-def _restated(points: list[Metrics]) -> Iterator[Metrics]:
-    """Tell in a local sweep's words too what has one; carry the training loss on to steps that do not tell it."""
-    known: dict[str, float] = {}
-    for point in points:
-        known |= {name: value for name, value in point.values.items() if name.startswith("train_")}
-        own = {word: point.values[name] for name, word in OWN_WORDS.items() if name in point.values}
-        yield Metrics(point.step, {**known, **point.values, **own})
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    beside.replace(path)
 
 
 def remote_facts(files: JobFiles) -> Mapping[str, Any]:
