@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finesweep import trainer
-from finesweep.errors import RemoteError, ServerAwayError
+from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
 from finesweep.remote.answers import Job, is_finite
@@ -116,6 +116,7 @@ class RemoteTrainer:
             wait=self._wait,
         )
         try:
+            _write(folder / JOB, {"job": job.id})
             job = watch.follow(job, meanwhile=partial(self._look_after, trial))
             return self._end(job, mine, reporter, folder, has_reported=watch.has_reported)
         except (MustReturnError, ServerAwayError):
@@ -144,7 +145,6 @@ class RemoteTrainer:
             self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes, must=True)
             _log.info("going on with job %s, which is %s", known.id, known.status)
         self._ledger.rename(key, known.id)
-        _write(folder / JOB, {"job": known.id})
         return known
 
     def _known_job(self, trial: TrialSpec, folder: Path) -> Job | None:
@@ -152,7 +152,7 @@ class RemoteTrainer:
         known = self._server.job_of(trial.number)
         if known is not None or not (folder / JOB).exists():
             return known
-        with suppress(ValueError, KeyError):  # a note that cannot be read is none
+        with suppress(ValueError, KeyError, TypeError):  # a note that cannot be read is none
             known = self._server.job_if_there(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
         return known if known is not None and known.may_count else None
 
@@ -260,16 +260,22 @@ class RemoteTrainer:
             _log.info("the sweep pauses; a job goes on at the server, and is found again by `finesweep resume`")
             return AttemptResult(Ending.PAUSED)
         self._must_return = lambda: False
+        try:
+            self._cancel(trial)
+        except (RemoteError, ServerAwayError) as error:
+            _log.warning("%s; its job goes on until `finesweep resume` or `delete` can cancel it", error)
+        return AttemptResult(Ending.STOPPED)
+
+    def _cancel(self, trial: TrialSpec) -> None:
         job = self._known_job(trial, own_dir(self._artifact_dir, trial.number))
         if job is None:
             self._ledger.drop(ledger_key(trial.number))
-        else:
-            if not job.is_over:
-                job = self._server.cancel(job.id)
-            job = self._with_tokens(job)
-            settle(self._ledger, job)
-            _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
-        return AttemptResult(Ending.STOPPED)
+            return
+        if not job.is_over:
+            job = self._server.cancel(job.id)
+        job = self._with_tokens(job)
+        settle(self._ledger, job)
+        _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
 
     def _wait(self, seconds: float) -> None:
         """Sleep, and ask now and then whether to go on. Raises MustReturnError."""
@@ -301,7 +307,7 @@ def _blocks(error: Exception) -> bool:
     """Tell whether other trials would meet the same."""
     if isinstance(error, RemoteError):
         return error.code in _BLOCKING_CODES or error.status in _BLOCKING
-    return isinstance(error, ServerAwayError | _BlockedError)
+    return isinstance(error, ServerAwayError | DiskFullError)
 
 
 def remote_dir(artifact_dir: Path) -> Path:
@@ -321,10 +327,11 @@ def whole_epochs(job: Job) -> int | None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON whole or not at all. Raises DiskFullError."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    beside.replace(path)
+    with trainer.naming_disk(path.parent):
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        beside.replace(path)
 
 
 def remote_facts(files: JobFiles) -> Mapping[str, Any]:

@@ -56,6 +56,7 @@ class Fake:
     fails_at_once: bool = False  # new jobs
     n_lists_late: int = 0  # so many lists do not show the newest job yet
     script: list[Answer | None] = field(default_factory=list)  # None: as usual
+    answers: dict[str, list[Answer | None]] = field(default_factory=dict)  # the same for "POST /files" and the like
     lost: set[int] = field(default_factory=set)  # numbers of POSTs that are acted on, and whose answer is lost
     on_poll: Callable[[dict[str, Any]], None] | None = None  # called with a job before it is shown
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -65,7 +66,8 @@ class Fake:
     def handle(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path.removeprefix("/v1")
         self.requests.append((request.method, path))
-        scripted = self.script.pop(0) if self.script else None
+        own = self.answers.get(f"{request.method} {path}") or self.script
+        scripted = own.pop(0) if own else None
         if isinstance(scripted, Exception):
             raise scripted
         if isinstance(scripted, httpx2.Response):
