@@ -14,7 +14,7 @@ from finesweep.spec.parameters import (
     Parameter,
 )
 from finesweep.spec.study import AshaPruner, HyperbandPruner
-from finesweep.spec.sweep import FunctionSweep, RemoteSweep, SweepSpec
+from finesweep.spec.sweep import AUTO, FunctionSweep, RemoteSweep, SweepSpec
 
 DEFAULT_PERCENT = 20  # five reports a trial
 DEFAULT_REPORTS_PER_EPOCH = 2
@@ -51,10 +51,13 @@ def plan_grid(spec: SweepSpec, *, n_train_rows: int = 0) -> Grid:
 
 
 def largest(spec: SweepSpec, name: str, *, default: float | None = None) -> float:
-    """Return the largest number that a setting takes in any trial; a derived one counts where it is a constant."""
+    """Return the largest number that a setting takes in any trial; a derived one counts where it is a constant.
+
+    What a server chooses counts as the default.
+    """
     parameter = spec.study.parameters.get(name)
     values = [getattr(spec.training, name, None)] if parameter is None else extremes(parameter)
-    numbers = [value for value in values if isinstance(value, int | float)]
+    numbers = [number for value in values if isinstance(number := default if value == AUTO else value, int | float)]
     return max(numbers, default=getattr(spec.training, name) if default is None else default)
 
 
