@@ -7,12 +7,15 @@ from ipaddress import ip_address
 
 from finesweep.errors import ResourcesError
 
+LAST_PORT = 65535
 SHORTEST_TOKEN = 16  # characters
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open a port. Raises ResourcesError for one that is taken."""
+    if not 0 <= port <= LAST_PORT:  # what is beyond would be counted from 0 again
+        raise ResourcesError(f"--port {port}: must be from 0 to {LAST_PORT}; 0 is a free one.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
@@ -47,7 +50,7 @@ def names_loopback(header: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Tell whether an address can be reached from this machine alone."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
