@@ -108,6 +108,10 @@ class Jobs:
                 with self._lock:
                     self._fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
                 continue
+            except OSError as error:  # deleted meanwhile, or the disk has gone: the slot must live on
+                with self._lock:
+                    self._fail(job, f"its files cannot be read ({error.strerror})", code="server_error")
+                continue
             with self._lock:
                 if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
                     continue  # cancelled while it waited

@@ -153,7 +153,7 @@ def check_rows(content: bytes, *, is_chat: bool, what: str) -> Rows:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise refuse(f"Invalid file format. Line {number} is not JSON.") from None
         problem = check(row) if isinstance(row, dict) else "it is not an object"
         if problem is not None:

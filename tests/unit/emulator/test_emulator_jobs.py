@@ -1,0 +1,135 @@
+"""Jobs before they are trained: checked, cancelled, refused; nothing ends a slot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finesweep.emulator.jobs import MOST_ATTEMPTS, Jobs
+from finesweep.emulator.objects import Hyperparameters, Job, Status
+from finesweep.emulator.requests import RequestError
+from finesweep.emulator.settings import Settings
+from finesweep.emulator.store import Store, new_id
+
+ROWS = "".join(json.dumps({"prompt": f"{n}", "completion": f" {n}"}) + "\n" for n in range(12)).encode()
+
+
+class Slot:
+    """A slot's side of the seam, without a process."""
+
+    class control:  # noqa: N801  # as a number that processes share
+        value = 0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def jobs(store: Store, tmp_path: Path) -> Jobs:
+    """Make jobs whose slots are not started: what they would take is taken by the test."""
+    return Jobs(store, Settings(aliases={"davinci-002": "/models/tiny"}), cache_dir=tmp_path / "cache")
+
+
+def submit(jobs: Jobs, store: Store, content: bytes = ROWS, **fields: Any) -> Job:
+    file = store.add_file(content, filename="rows.jsonl", purpose="fine-tune")
+    made = {"id": new_id("ftjob-"), "created_at": 1, "model": "davinci-002", "training_file": file.id, "seed": 1}
+    job = Job(**{**made, "validation_file": None, "hyperparameters": Hyperparameters(), **fields})
+    jobs.submit(job)
+    return job
+
+
+def take(jobs: Jobs) -> Any:
+    """Take what a slot would; None where nothing is left."""
+    jobs._waiting.put(None)
+    taken = jobs.next_work(Slot)  # type: ignore[arg-type]
+    left = [jobs._waiting.get() for _ in range(jobs._waiting.qsize())]
+    for job in left:
+        if job is not None:
+            jobs._waiting.put(job)
+    return taken
+
+
+def test_jobs_are_taken_in_order_with_what_auto_comes_to(jobs: Jobs, store: Store) -> None:
+    first, second = submit(jobs, store), submit(jobs, store, hyperparameters=Hyperparameters(7, 2, 0.5))
+    job, work = take(jobs)
+    assert (job.id, job.status, job.attempts) == (first.id, Status.RUNNING, 1)
+    assert job.hyperparameters == Hyperparameters(3, 1, 1.0)
+    assert (work.n_rows, work.n_epochs, work.batch_size, work.keys) == (12, 3, 1, ("prompt", "completion"))
+    job, work = take(jobs)
+    assert (job.id, work.n_epochs, work.learning_rate) == (second.id, 7, 1e-5)
+    assert take(jobs) is None
+
+
+def test_a_job_that_is_cancelled_while_it_waits_is_not_taken(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    jobs.cancel(job)
+    assert take(jobs) is None
+    assert job.status is Status.CANCELLED
+    with pytest.raises(RequestError, match="is cancelled already"):
+        jobs.cancel(job)
+
+
+def test_a_file_that_does_not_fit_fails_its_job_alone(jobs: Jobs, store: Store) -> None:
+    bad = submit(jobs, store, ROWS + b"[" * 100_000)
+    good = submit(jobs, store)
+    assert take(jobs)[0] is good
+    assert (bad.status, bad.error["code"]) == (Status.FAILED, "invalid_training_file")  # type: ignore[index]
+
+
+def test_a_file_that_is_deleted_meanwhile_fails_its_job_alone(jobs: Jobs, store: Store) -> None:
+    deleted, gone, good = submit(jobs, store), submit(jobs, store), submit(jobs, store)
+    store.delete_file(deleted.training_file)
+    store.path_of(gone.training_file).unlink()
+    assert take(jobs)[0] is good
+    assert [job.status for job in (deleted, gone)] == [Status.FAILED] * 2
+    assert gone.error is not None
+    assert "cannot be read" in str(gone.error["message"])
+
+
+def test_only_what_runs_can_be_paused_and_only_that_resumed(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    with pytest.raises(RequestError, match="Only a running job can be paused; this one is validating files"):
+        jobs.pause(job)
+    assert take(jobs)[0] is job
+    with pytest.raises(RequestError, match="Only a paused job can be resumed; this one is running"):
+        jobs.resume(job)
+    jobs.pause(job)
+    jobs.end(job, "paused", None, {}, 0)
+    assert take(jobs) is None
+    jobs.resume(job)
+    _, work = take(jobs)
+    assert work.attempt == 2
+
+
+def test_a_job_whose_process_dies_is_begun_again_some_times(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        assert take(jobs)[1].attempt == attempt
+        jobs.lost(job, -9)
+    assert (job.status, take(jobs)) == (Status.FAILED, None)
+
+
+def test_what_a_cancelled_job_had_trained_is_counted(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    take(jobs)
+    jobs.cancel(job)
+    assert job.trained_tokens is None  # not yet: its process has not come to rest
+    jobs.end(job, "done", None, {"examples_per_epoch": 12, "tokens_per_epoch": 120}, 6)
+    assert (job.status, job.trained_tokens, job.fine_tuned_model) == (Status.CANCELLED, 60, None)
+
+
+def test_a_server_that_is_started_again_takes_what_waited(jobs: Jobs, store: Store, tmp_path: Path) -> None:
+    waits, runs, over = (submit(jobs, store) for _ in range(3))
+    jobs.cancel(over)
+    with store.changing(runs):
+        runs.status, runs.attempts = Status.RUNNING, 1
+    again = Store(tmp_path)
+    later = Jobs(again, Settings(aliases={"davinci-002": "/models/tiny"}, parallel=0), cache_dir=tmp_path / "cache")
+    later.start()
+    assert [(job.id, work.attempt) for job, work in (take(later), take(later))] == [(waits.id, 1), (runs.id, 2)]
+    assert take(later) is None
