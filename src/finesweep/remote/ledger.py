@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from finesweep.durable import sync
 
+_TRIAL = "trial "
 SPENT = "the budget of tokens or money is used up"  # why a sweep paused
 
 
@@ -148,7 +149,12 @@ def _spent(book: dict[str, Any]) -> Spent:
 
 def ledger_key(trial: int) -> str:
     """Name what is set aside for a trial before it has a job."""
-    return f"trial {trial}"
+    return f"{_TRIAL}{trial}"
+
+
+def has_no_job(key: str) -> bool:
+    """Tell whether a key names a trial that has no job yet."""
+    return key.startswith(_TRIAL)
 
 
 def token_limit(tokens: int | None, money: float | None, price_per_million: float | None) -> int | None:

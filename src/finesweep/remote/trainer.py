@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
 from finesweep.remote.answers import Job, is_finite
-from finesweep.remote.ledger import SPENT, Ledger, ledger_key
+from finesweep.remote.ledger import SPENT, Ledger, has_no_job, ledger_key
 from finesweep.remote.progress import words_of
 from finesweep.remote.rows import JobFiles, prepare_rows
 from finesweep.remote.server import make_server
@@ -145,6 +146,7 @@ class RemoteTrainer:
             self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes, must=True)
             _log.info("going on with job %s, which is %s", known.id, known.status)
         self._ledger.rename(key, known.id)
+        self._ledger.reserve(known.id, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes, must=True)
         return known
 
     def _known_job(self, trial: TrialSpec, folder: Path) -> Job | None:
@@ -173,16 +175,25 @@ class RemoteTrainer:
 
     def _reserve(self, key: str, n_epochs: int) -> None:
         """Set aside what the job can take; wait while jobs that run may leave some of theirs. Raises _BlockedError."""
+        waited_s: Counter[str] = Counter()
         while not self._ledger.reserve(key, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes):
             if not self._ledger.has_open():
                 spent = self._ledger.spent()
                 _log.info("%d tokens were trained, and one more job could go beyond the budget", spent.settled)
                 raise _BlockedError(SPENT)
             self._wait(self._spec.remote.poll_s)
-            open_keys = self._ledger.open_keys()
-            for job in self._server.jobs():  # also those whose worker is lost
-                if job.is_over and job.id in open_keys:
-                    settle(self._ledger, job)
+            self._free_what_is_lost(waited_s)
+
+    def _free_what_is_lost(self, waited_s: Counter[str]) -> None:
+        """Settle jobs that have ended without their worker; give back what trials hold that came to no job."""
+        open_keys = self._ledger.open_keys()
+        for job in self._server.jobs():
+            if job.is_over and job.id in open_keys:
+                settle(self._ledger, job)
+        waited_s.update(dict.fromkeys(filter(has_no_job, open_keys), self._spec.remote.poll_s))
+        for key in open_keys:
+            if waited_s[key] > 2 * 60 * self._spec.remote.patience_minutes:  # who lives begins a job or gives up sooner
+                self._ledger.drop(key)
 
     def _end(
         self,

@@ -516,6 +516,19 @@ def test_it_waits_for_what_others_may_leave_also_where_their_worker_is_lost(
     assert ledger.spent() == Spent(90 + 120, 0)
 
 
+def test_what_a_lost_worker_set_aside_and_never_used_is_given_back(
+    run: Run, artifacts: Path, time: Time, make_trainer: Callable[..., RemoteTrainer]
+) -> None:
+    n_bytes = make_trainer()._files.train.n_bytes
+    ledger = Ledger(remote_dir(artifacts))
+    ledger.allow(2 * n_bytes)
+    ledger.reserve(ledger_key(7), n_epochs=1, most_per_epoch=n_bytes)
+    result, _ = run({**DONE, "steps": [step(6, 1.0)]}, remote={"poll_s": 20, "patience_minutes": 3})
+    assert result.ending is Ending.DONE
+    assert ledger.spent() == Spent(120, 0)
+    assert 360 < time.now_s < 600  # not before whoever lives would have begun a job
+
+
 def test_a_job_under_way_goes_on_whatever_the_limit_has_become(fake: Fake, run: Run, artifacts: Path) -> None:
     run([step(3, 2.0)], told=Recorder(lambda n: Decision.PAUSE))
     Ledger(remote_dir(artifacts)).allow(1)
