@@ -189,7 +189,9 @@ class Server:
 
     def metrics(self, job_id: str) -> list[Metrics]:
         """Give what a job's events tell so far, by rising steps; what several say of one step is put together."""
-        known = self._events.setdefault(job_id, {})
+        if job_id not in self._events:
+            self._events = {job_id: {}}  # of one job at a time: there may be thousands
+        known = self._events[job_id]
         jobs = self._client.fine_tuning.jobs
 
         def are_known(page: list[FineTuningJobEvent]) -> bool:
