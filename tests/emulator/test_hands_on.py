@@ -68,6 +68,7 @@ def test_from_a_sweep_to_an_answer(folder: Path, tiny_model: Path, serve: Callab
         [*served, "--model", f"davinci-002={tiny_model}", "--max-length", "32", "--", *sweeping], capture_output=True
     )
     assert ended.returncode == 0, ended.stderr.decode()
+    assert b"leaked" not in ended.stderr
     known = open_results(str(folder / "r.db"))
     states = Counter(known.trials("davinci-002")["state"])
     assert states["COMPLETE"] + states["PRUNED"] == 6

@@ -31,6 +31,7 @@ class Jobs:
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._running: dict[str, Slot] = {}
+        self._is_closing = False
         self._slots = [Slot(self, place, settings=settings, cache_dir=cache_dir) for place in range(settings.parallel)]
 
     def start(self) -> None:
@@ -43,12 +44,14 @@ class Jobs:
 
     def close(self) -> None:
         """End the processes; what they were training goes on when the server is started again."""
+        with self._lock:
+            self._is_closing = True
+            for slot in self._running.values():
+                slot.control.value = PAUSE
         for _ in self._slots:
             self._waiting.put(None)
         for slot in self._slots:
-            slot.end_process()
-        for slot in self._slots:
-            slot.thread.join(timeout=10)
+            slot.close()
 
     def submit(self, job: Job, *, is_spoilt: bool = False) -> None:
         """Take a new job; one that is spoilt fails its validation."""
@@ -113,6 +116,8 @@ class Jobs:
                     self._fail(job, f"its files cannot be read ({error.strerror})", code="server_error")
                 continue
             with self._lock:
+                if self._is_closing:
+                    return None
                 if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
                     continue  # cancelled while it waited
                 slot.control.value = CONTINUE
@@ -216,13 +221,13 @@ class Jobs:
         """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
         with self._lock:
             self._running.pop(job.id, None)
-            if job.status is not Status.RUNNING:
+            if job.status is not Status.RUNNING or self._is_closing:
                 return
-            if job.attempts >= MOST_ATTEMPTS:
-                self._fail(job, f"its process died {job.attempts} times (exit code {code})", code="server_error")
+            if job.n_lost + 1 >= MOST_ATTEMPTS:
+                self._fail(job, f"its process died {job.n_lost + 1} times (exit code {code})", code="server_error")
                 return
             with self._store.changing(job):
-                job.status = Status.QUEUED
+                job.status, job.n_lost = Status.QUEUED, job.n_lost + 1
         self._store.note(job, f"The process that trained it died (exit code {code}); it is begun again", level="warn")
         self._waiting.put(job.id)
 

@@ -120,7 +120,8 @@ class Job:
     is_legacy: bool = False  # its hyperparameters stood at the top of the request
     status: Status = Status.VALIDATING
     error: dict[str, str | None] | None = None
-    attempts: int = 0
+    attempts: int = 0  # at training it, resumed and begun again
+    n_lost: int = 0  # of these, how many ended with the death of their process
     fine_tuned_model: str | None = None
     finished_at: int | None = None
     trained_tokens: int | None = None

@@ -17,6 +17,7 @@ from finesweep.emulator.settings import Settings
 from finesweep.emulator.worker import Work, work_forever
 
 CONTINUE, STOP, PAUSE = 0, 1, 2  # as worker.DECISIONS has them
+_PAUSES_WITHIN_S = 15.0  # a job that is told to
 
 
 class Takes(Protocol):
@@ -53,7 +54,7 @@ class Slot:
             except (EOFError, OSError):
                 self._process.join()
                 self._jobs.lost(job, self._process.exitcode)
-        self.end_process()
+        self._end_process()
 
     def _train(self, job: Job, work: Work) -> None:
         if self._process is None or not self._process.is_alive():
@@ -87,8 +88,18 @@ class Slot:
         self._process.start()
         theirs.close()
 
-    def end_process(self) -> None:
-        process = self._process
-        if process is not None and process.is_alive():
-            process.terminate()
-            process.join(timeout=10)
+    def close(self) -> None:
+        """Wait until the thread has ended; a process that is still training by then is killed."""
+        self.thread.join(timeout=_PAUSES_WITHIN_S)
+        if self.thread.is_alive() and self._process is not None:
+            self._process.kill()
+            self.thread.join()
+
+    def _end_process(self) -> None:
+        """Have the process end by itself, which leaves nothing behind."""
+        if self._process is None:
+            return
+        self._connection.close()
+        self._process.join(timeout=_PAUSES_WITHIN_S)
+        self._process.kill()
+        self._process.join()
