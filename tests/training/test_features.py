@@ -167,6 +167,16 @@ def test_equal_in_mixed_precision(bench: Bench, make_spec: Any, models: Any, lay
     assert told.facts["dtype"] == "bfloat16 autocast"
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+def test_stored_where_transformers_has_said_how_float32_is_multiplied(
+    bench: Bench, make_spec: Any, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `tf32: true` does on a GPU; torch tells its older setting no more then, and says so by an exception."""
+    monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
+    _, told = bench(spec=make_spec(model=models["bert"], **HEAD)).run(**{**TRIAL, "epochs": 1})
+    assert told.facts["features"] == "cached"
+
+
 def test_pairs_of_texts(bench: Bench, make_spec: Any, models: Any, data_dir: Path, tmp_path: Path) -> None:
     """The second text's tokens are of another type, which no block but the first is told."""
     files = {}

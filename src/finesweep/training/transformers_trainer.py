@@ -32,6 +32,7 @@ from finesweep.training.judge_rows import score_rows
 from finesweep.training.memory import forget_trial
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
+from finesweep.training.precision import restored_products
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
 from finesweep.training.stack.recipe import Heads, StackOfOne
@@ -105,14 +106,15 @@ class TransformersTrainer:
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
         forget_trial()  # one that failed was held by its exception until now
         try:
-            return track(
-                trial,
-                reporter,
-                spec=self._spec,
-                trackers=self._spec.training.report_to,
-                artifact_dir=self._artifact_dir,
-                train=partial(self._train_and_judge, trial),
-            )
+            with restored_products():
+                return track(
+                    trial,
+                    reporter,
+                    spec=self._spec,
+                    trackers=self._spec.training.report_to,
+                    artifact_dir=self._artifact_dir,
+                    train=partial(self._train_and_judge, trial),
+                )
         finally:
             forget_trial()
 

@@ -34,6 +34,7 @@ from finesweep.training.memory import is_out_of_memory
 from finesweep.training.methods import Cut, Trainable, cut_of, trainable
 from finesweep.training.models import BaseModel, Model
 from finesweep.training.pooling import add_pooling
+from finesweep.training.precision import float32_products
 
 LAYOUT = 1  # raise it when stored numbers change their meaning
 
@@ -221,7 +222,7 @@ class FeatureCache:
             _variant(settings)[-1],
             pristine.config._attn_implementation,
             self._device,
-            torch.get_float32_matmul_precision(),
+            float32_products(),
             torch.__version__,
             transformers.__version__,
         ]
@@ -252,7 +253,7 @@ def _variant(settings: TrainingSpec) -> tuple[Any, ...]:
     """Name what of a trial's settings changes what its frozen part computes."""
     passed_on = settings.model_extra or {}
     precision = "bf16" if passed_on.get("bf16") else "fp16" if passed_on.get("fp16") else None
-    return (settings.unfrozen_layers, settings.pooling, precision)
+    return (settings.unfrozen_layers, settings.pooling, passed_on.get("tf32"), precision)
 
 
 def _autocast(settings: TrainingSpec, device: str) -> contextlib.AbstractContextManager[Any]:
