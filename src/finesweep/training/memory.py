@@ -32,6 +32,16 @@ _SHAPE = (
 )
 
 
+_OF_CUDA_BYTES = 2**29  # what a process takes of a GPU beside torch's memory: context, kernels, workspaces
+
+
+def keep_to_share(share: float) -> None:
+    """Have this process run out of memory at a share of its GPU: what is beyond is its neighbours'."""
+    if share < 1 and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - _OF_CUDA_BYTES / total))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True

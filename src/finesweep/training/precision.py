@@ -19,7 +19,7 @@ def float32_products() -> str:
     """
     if hasattr(torch.backends, "fp32_precision"):  # torch 2.9
         return f"{torch.backends.fp32_precision}, {torch.backends.cuda.matmul.fp32_precision}"
-    return torch.get_float32_matmul_precision()
+    return str(torch.get_float32_matmul_precision())
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def restored_products() -> Iterator[None]:
 
     transformers remembers the values that it has set once, and would not set one of them again.
     """
-    enable = getattr(import_utils, "enable_tf32", None)
-    if hasattr(enable, "cache_clear"):
-        enable.cache_clear()
+    forget = getattr(getattr(import_utils, "enable_tf32", None), "cache_clear", None)
+    if forget is not None:
+        forget()
     is_new = hasattr(torch.backends, "fp32_precision")
     before = torch.backends.fp32_precision if is_new else torch.backends.cuda.matmul.allow_tf32
     try:
