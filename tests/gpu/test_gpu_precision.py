@@ -48,7 +48,7 @@ def test_near_what_float32_comes_to(bench: Callable[..., Bench], kind: str, way:
         examples_per_s=[exact.facts["examples_per_second"], told.facts["examples_per_second"]],
         norms=[report.telemetry[GRAD_NORM] for report in told.reports],
     )
-    assert max(gaps) < (0.1 if way == "held in bfloat16" else 0.05)
+    assert max(gaps) < (0.2 if way == "held in bfloat16" else 0.05)
     assert max(gaps) > 0, "it has computed in another precision"
 
 

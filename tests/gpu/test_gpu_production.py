@@ -17,6 +17,7 @@ from tests.integration.conftest import Workplace
 from tests.training.conftest import write_rows
 
 REPEATS = 3
+FEW = {"max_train_rows": 256, "max_validation_rows": 64}
 
 
 def run_inline(workplace: Callable[..., Workplace], **options: Any) -> Workplace:
@@ -79,7 +80,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "encoder, full": {"dropout": 0.1, "training": {"epochs": 3}},
     "encoder, full, bf16": {"dropout": 0.1, "training": {"epochs": 3, "bf16": True}},
     "encoder, head": {"training": {"epochs": 3, "method": "feature-extraction"}},
-    "decoder, lora": {"kind": "decoder", "training": {"method": "lora"}},
+    "decoder, lora": {"kind": "decoder", "data": FEW, "training": {"epochs": 2, "method": "lora"}},
+    "decoder, full, bf16": {"kind": "decoder", "data": FEW, "training": {"epochs": 2, "bf16": True}},
 }
 
 

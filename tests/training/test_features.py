@@ -178,6 +178,22 @@ def test_stored_where_transformers_has_said_how_float32_is_multiplied(
     assert told.facts["features"] == "cached"
 
 
+def test_equal_where_dropout_goes_by_how_its_input_lies_in_memory(
+    bench: Bench, make_spec: Any, models: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on a GPU, where numbers that lie apart are dropped by another kernel."""
+
+    def dropout(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if not training or p == 0:
+            return values
+        kept = torch.empty(values.shape, dtype=values.dtype).bernoulli_(1 - p)
+        return values * (kept if values.is_contiguous() else kept.flatten().flip(0).view_as(kept)) / (1 - p)
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    for options in ({"model": models["roberta"]}, {"model": models["bert"], "pooling": "cls"}):
+        assert_equal_trials(bench, make_spec(**options, **HEAD), TRIAL, within=1e-5)
+
+
 def test_long_rows_are_stored_in_mixed_precision(bench: Bench, make_spec: Any, tokenizer: Any, tmp_path: Path) -> None:
     """What a block gives is float32 there, and as far from itself in another batch as half precision is."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
