@@ -6,6 +6,7 @@ How much a trial needs is measured first, so that the limits hold on any GPU.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_a_trial_that_wants_more_than_its_share_takes_no_neighbour_with_it(
     survivor = _check_neighbours(place)
     assert "n_oom" not in survivor, "it has its share to itself"
     assert survivor["device_batch_size"] == 4
+
+
+def test_a_smoke_test_tells_what_a_share_holds(workplace: Callable[..., Workplace]) -> None:
+    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    place = workplace(
+        kind="decoder", training={"batch_size": 64}, resources={"gpus_per_trial": 1 / round(total_gib / 5)}
+    )
+    said = place.say("check", "sweep.yaml", "--smoke").stderr
+    found = re.search(r"one step on (.+): full, batch size 64 \((\d+) at a time\)", said)
+    assert found, said
+    memory = re.search(r"memory: ([0-9.]+) GiB", said)
+    assert memory, said
+    note("smoke", device=found[1], rows=int(found[2]), memory_gib=float(memory[1]))
+    assert found[1] == torch.cuda.get_device_name(0)
+    assert int(found[2]) < 64
+    assert float(memory[1]) < 5
 
 
 METHODS: Mapping[str, Any] = {
