@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 
@@ -70,9 +71,10 @@ def _check_telemetry(reports: pd.DataFrame, *, facts: list[float]) -> None:
     note("telemetry", memory_gib=[memory.min(), memory.max()], use=[use.min(), use.max()], peak_gib=max(facts))
     assert memory.between(WEIGHTS_GIB, total_gib / PER_GPU).all()
     assert all(WEIGHTS_GIB < peak <= memory.max() for peak in facts)
-    assert len(use) == len(memory), "each report tells how busy the GPU is"
-    assert use.between(0, 1).all()
-    assert use.max() > 0.2, "four trials keep a GPU at work"
+    if importlib.util.find_spec("pynvml") is not None:
+        assert len(use) == len(memory), "each report tells how busy the GPU is"
+        assert use.between(0, 1).all()
+        assert use.max() > 0.2, "four trials keep a GPU at work"
     assert (norms > 0).all()
 
 

@@ -76,7 +76,7 @@ def with_smaller_batch(settings: TrainingSpec, *, max_length: int) -> TrainingSp
         raise ResourcesError(
             f"out of memory: a single row of up to {max_length} tokens does not fit the device with method "
             f"{settings.method}. Lower data.max_length, set training.activation_checkpointing to true, choose a method "
-            "that trains less, or take a device with more memory."
+            "that trains less, or take a device with more memory, or a larger share of it (resources.gpus_per_trial)."
         )
     return settings.model_copy(update={"device_batch_size": largest_divisor(settings.batch_size, most=n_rows // 2)})
 
