@@ -34,7 +34,7 @@ test-slow: $(INSTALLED) $(TOOLS) $(DEMO)  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: $(INSTALLED) $(TOOLS)  ## The tests for a GPU, on the first one; minutes. Skipped where there is none.
-	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pytest -W default tests/gpu  # whichever torch fits the box, with the warnings that are its own
 
 benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, then docs/benchmarks.md; about an hour and a half.
 	$(BIN)/python benchmarks/empty_trials.py
