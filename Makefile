@@ -9,7 +9,7 @@ DEMO := $(VENV)/.demo-assets
 DEMO_DIR := demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo davinci-002 check test test-slow benchmarks screenshots clean
+.PHONY: help demo davinci-002 check test test-slow test-gpu benchmarks screenshots clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ test: $(INSTALLED) $(TOOLS) $(DEMO)  ## All tests but the slow ones, with covera
 
 test-slow: $(INSTALLED) $(TOOLS) $(DEMO)  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(INSTALLED) $(TOOLS)  ## The tests for a GPU, on the first one; minutes. Skipped where there is none.
+	$(BIN)/python -m pytest -W default tests/gpu  # whichever torch fits the box, with the warnings that are its own
 
 benchmarks: $(INSTALLED) $(TOOLS) $(DEMO)  ## All benchmarks against the peers, then docs/benchmarks.md; about an hour and a half.
 	$(BIN)/python benchmarks/empty_trials.py

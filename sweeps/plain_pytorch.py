@@ -98,6 +98,8 @@ def read(path: str, most: int | None) -> tuple[list[str], list[str]]:
 def save(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, seen: int) -> None:
     beside = path.with_suffix(".new")  # so that a checkpoint is there whole or not at all
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    if DEVICE == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state()  # a GPU's dropout draws from a generator of its own
     torch.save({**state, "seen": seen}, beside)
     beside.replace(path)
 
@@ -107,4 +109,6 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"].cpu())
+    if "cuda_rng" in state and DEVICE == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"].cpu())
     return int(state["seen"])

@@ -422,7 +422,8 @@ def _backend(
 ) -> Backend:
     if name == "inline" and slots is not None:
         show_one_device(slots)
-    factory = _trainer_factory(spec, place, grid, provenance=provenance)
+    share = 1.0 if name == "inline" else spec.resources.gpus_per_trial  # inline, nobody is beside
+    factory = _trainer_factory(spec, place, grid, provenance=provenance, memory_share=share)
     stacking = Stacking(spec.resources.stack, stacking_key(spec))
     if name == "inline":
         from finesweep.scheduling.inline import InlineBackend
@@ -453,7 +454,9 @@ def _start_ray(spec: SweepSpec, slots: Slots | None, backend: BackendName) -> Ab
     return LocalRay(slots, heavy=heavy)
 
 
-def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any]) -> TrainerFactory:
+def _trainer_factory(
+    spec: SweepSpec, place: Place, grid: Grid, *, provenance: Mapping[str, Any], memory_share: float
+) -> TrainerFactory:
     if isinstance(spec, RemoteSweep):
         from finesweep.remote.trainer import RemoteTrainerFactory
 
@@ -473,6 +476,7 @@ def _trainer_factory(spec: SweepSpec, place: Place, grid: Grid, *, provenance: M
         data_fingerprint=provenance["data_fingerprint"],
         model_fingerprint=provenance["model_fingerprint"],
         judges_test=plan_of(provenance) is not None,
+        memory_share=memory_share,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ PREFIXES = {  # of the files with rows for each task
     "regression": "regression_",
     "causal-lm": "generative_",
 }
+# To look at them on a GPU, give its number; tests that hold trials to the last bit, or to another's draws, fail there.
+DEVICES: Any = "cpu" if (gpu := os.environ.get("FINESWEEP_TEST_GPU")) is None else [int(gpu)]
 N_TRAIN, N_VALIDATION = 53, 19  # none of the batch sizes below divides them
 
 CHAT_TEMPLATE = (
@@ -166,7 +169,7 @@ def make_spec(tiny_bert: Path, data_dir: Path) -> Callable[..., TransformersSwee
                 "data": {**files, "max_length": 16, **(data or {})},
                 "training": {"learning_rate": 1e-3, "epochs": 2, "seed": 3, **training},
                 "budget": {"trials": 1},
-                "resources": {"devices": "cpu", **(resources or {})},
+                "resources": {"devices": DEVICES, **(resources or {})},
                 "artifacts": artifacts or {},
                 "evaluation": evaluation or {},
             }

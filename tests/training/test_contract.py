@@ -140,7 +140,7 @@ def own_tensors(model: Any) -> dict[str, torch.Tensor]:
     named = {}
     for name, parameter in model.named_parameters():
         if "lora_" not in name and "original_module" not in name:
-            named[name.replace("base_layer.", "").replace("modules_to_save.default.", "")] = parameter.detach()
+            named[name.replace("base_layer.", "").replace("modules_to_save.default.", "")] = parameter.detach().cpu()
     return named
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.training.conftest import Recorder, make_llama, write_rows
+from tests.training.conftest import WORDS, Recorder, make_llama, write_rows
 
 from finesweep.events import Decision, Ending, Grid
 from finesweep.spec.sweep import TransformersSweep
@@ -165,6 +166,46 @@ def test_equal_in_mixed_precision(bench: Bench, make_spec: Any, models: Any, lay
     spec = make_spec(model=models["bert"], method="feature-extraction", unfrozen_layers=layers, bf16=True)
     told = assert_equal_trials(bench, spec, {**TRIAL, "learning_rate": 1e-3}, within=5e-3)
     assert told.facts["dtype"] == "bfloat16 autocast"
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+def test_stored_where_transformers_has_said_how_float32_is_multiplied(
+    bench: Bench, make_spec: Any, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `tf32: true` does on a GPU; torch tells its older setting no more then, and says so by an exception."""
+    monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
+    _, told = bench(spec=make_spec(model=models["bert"], **HEAD)).run(**{**TRIAL, "epochs": 1})
+    assert told.facts["features"] == "cached"
+
+
+def test_equal_where_dropout_goes_by_how_its_input_lies_in_memory(
+    bench: Bench, make_spec: Any, models: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on a GPU, where numbers that lie apart are dropped by another kernel."""
+
+    def dropout(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if not training or p == 0:
+            return values
+        kept = torch.empty(values.shape, dtype=values.dtype).bernoulli_(1 - p)
+        return values * (kept if values.is_contiguous() else kept.flatten().flip(0).view_as(kept)) / (1 - p)
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    for options in ({"model": models["roberta"]}, {"model": models["bert"], "pooling": "cls"}):
+        assert_equal_trials(bench, make_spec(**options, **HEAD), TRIAL, within=1e-5)
+
+
+def test_long_rows_are_stored_in_mixed_precision(bench: Bench, make_spec: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """What a block gives is float32 there, and as far from itself in another batch as half precision is."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.BertConfig(**sizes, vocab_size=len(tokenizer), initializer_range=0.05, pad_token_id=0)
+    folder, draw = make(config, tmp_path / "bert", tokenizer), random.Random(0)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(20, 120))) for _ in range(80)]
+    rows = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(texts)]
+    files = {split: str(write_rows(tmp_path / f"{split}.jsonl", rows)) for split in ("train", "validation")}
+    spec = make_spec(
+        model=folder, data={**files, "max_length": 128}, method="feature-extraction", unfrozen_layers=1, bf16=True
+    )
+    assert_equal_trials(bench, spec, {**TRIAL, "epochs": 1, "learning_rate": 1e-3}, within=1e-2)
 
 
 def test_pairs_of_texts(bench: Bench, make_spec: Any, models: Any, data_dir: Path, tmp_path: Path) -> None:

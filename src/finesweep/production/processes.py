@@ -100,7 +100,12 @@ def take_one_device(resources: Resources, environment: MutableMapping[str, str],
     if resources.devices == "cpu":
         return
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    slots = plan_slots(resources, gpus=find_gpus(), n_cpus=n_cores(), visible=visible)
+    if resources.devices == "auto" and visible and "," not in visible:
+        return  # it has been named, be it in use or not
+    try:
+        slots = plan_slots(resources, gpus=find_gpus(), n_cpus=n_cores(), visible=visible)
+    except ResourcesError as error:
+        raise ResourcesError(f"{error}\nFor this command alone, name one in CUDA_VISIBLE_DEVICES.") from error
     for note in slots.notes:
         say(note)
     if slots.devices:

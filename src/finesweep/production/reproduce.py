@@ -152,7 +152,7 @@ def _allowed(around: Sequence[Difference], here: Here, facts: Mapping[str, Any],
     if around:
         return tolerance, f"{', '.join(difference.what for difference in around)} differ"
     if here.device != "cpu":
-        return tolerance, "a GPU adds in an order of its own each time"
+        return tolerance, "a GPU may add in another order each time"
     if was_stacked(facts):
         return min(ROUNDING, tolerance), "by itself its sums are made in another order"
     return 0.0, "the same versions on the same kind of CPU, with as many threads"

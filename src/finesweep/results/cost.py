@@ -46,7 +46,7 @@ def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:
     for begun, ended, facts in zip(begun_s, ended_s, over["facts"], strict=True):
         worker = _worker(facts)
         busy.setdefault(worker, []).append((begun, ended))
-        if facts.get("gpu_ids") or str(facts.get("device", "")).startswith("cuda"):
+        if facts.get("gpu_ids") or _is_gpu(facts.get("device")):
             on_gpu.add(worker)
     hours = {worker: _covered_s(spans) / SECONDS_PER_HOUR for worker, spans in busy.items()}
     return Cost(
@@ -57,6 +57,11 @@ def cost_of(attempts: pd.DataFrame, *, gpus_per_trial: float) -> Cost:
 
 def _worker(facts: Mapping[str, Any]) -> tuple[Any, Any]:
     return facts.get("node_id", facts.get("node")), facts.get("pid")
+
+
+def _is_gpu(device: Any) -> bool:
+    """Tell whether a device is none of `cpu`: a GPU goes by the name of its make."""
+    return device is not None and not str(device).lower().startswith("cpu")
 
 
 def _covered_s(spans: Iterable[tuple[float, float]]) -> float:

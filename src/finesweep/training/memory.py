@@ -32,6 +32,16 @@ _SHAPE = (
 )
 
 
+_OF_CUDA_BYTES = 2**29  # what a process takes of a GPU beside torch's memory: context, kernels, workspaces
+
+
+def keep_to_share(share: float) -> None:
+    """Have this process run out of memory at a share of its GPU: what is beyond is its neighbours'."""
+    if share < 1 and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - _OF_CUDA_BYTES / total))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
@@ -66,7 +76,7 @@ def with_smaller_batch(settings: TrainingSpec, *, max_length: int) -> TrainingSp
         raise ResourcesError(
             f"out of memory: a single row of up to {max_length} tokens does not fit the device with method "
             f"{settings.method}. Lower data.max_length, set training.activation_checkpointing to true, choose a method "
-            "that trains less, or take a device with more memory."
+            "that trains less, or take a device with more memory, or a larger share of it (resources.gpus_per_trial)."
         )
     return settings.model_copy(update={"device_batch_size": largest_divisor(settings.batch_size, most=n_rows // 2)})
 

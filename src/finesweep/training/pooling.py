@@ -54,7 +54,7 @@ class _Pool:
                 "name last_hidden_state. Set pooling to model."
             )
         mask = _attention_mask(body, args, kwargs)
-        vector = states[:, 0] if self.pooling == "cls" else mean_of_tokens(states, mask)
+        vector = states[:, 0].contiguous() if self.pooling == "cls" else mean_of_tokens(states, mask)
         output["last_hidden_state"] = vector.unsqueeze(1).expand(-1, states.shape[1], -1)
         if getattr(output, "pooler_output", None) is not None:
             output["pooler_output"] = vector

@@ -219,7 +219,7 @@ def set_up(
             raise
         raise ResourcesError(
             "out of memory: the model alone does not fit the device. Set model.dtype to bfloat16, or take a device "
-            "with more memory, or one that nobody else uses."
+            "with more memory, or one that nobody else uses, or a larger share of it (resources.gpus_per_trial)."
         ) from error
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer, found

@@ -26,7 +26,7 @@ from finesweep.training.encoding import is_per_token
 from finesweep.training.facts import device_name
 from finesweep.training.features.eligible import why_uncached
 from finesweep.training.hf_trainer import SweepTrainer
-from finesweep.training.memory import forget_trial, is_out_of_memory, with_smaller_batch
+from finesweep.training.memory import forget_trial, is_out_of_memory, keep_to_share, with_smaller_batch
 from finesweep.training.prepare import prepare
 from finesweep.training.recipe import Shared, on_cpu, rows_to_evaluate, set_up
 from finesweep.training.schedule import plan
@@ -62,6 +62,8 @@ def smoke(spec: TransformersSweep, *, cache_dir: Path) -> SmokeResult:
     As in a trial, a batch that does not fit the device's memory is split until it does.
     """
     check_devices(spec)
+    if not on_cpu(spec):
+        keep_to_share(spec.resources.gpus_per_trial)
     shared = load_shared(spec, prepare(spec, cache_dir=cache_dir), cache_dir=cache_dir)
     settings = settings_for(spec.training, largest_settings(spec))
     with tempfile.TemporaryDirectory() as scratch:

@@ -29,9 +29,10 @@ from finesweep.training.checkpoints import TrialFolder
 from finesweep.training.encoding import pad_id_of
 from finesweep.training.features.cache import FeatureCache
 from finesweep.training.judge_rows import score_rows
-from finesweep.training.memory import forget_trial
+from finesweep.training.memory import forget_trial, keep_to_share
 from finesweep.training.model_files import resolve_model
 from finesweep.training.models import BaseModel, load_tokenizer
+from finesweep.training.precision import restored_products
 from finesweep.training.prepare import Prepared, load_split, prepare
 from finesweep.training.recipe import Shared, on_cpu, train
 from finesweep.training.stack.recipe import Heads, StackOfOne
@@ -46,7 +47,8 @@ class TransformersTrainerFactory:
 
     With fingerprints, those of the sweep's beginning, a worker refuses data and a model that are others by now: trials
     before and after would not be comparable. With `judges_test`, a trial that has come to its end is judged on the test
-    rows as well, by its best weights, and that is told as a fact: no decision ever sees it.
+    rows as well, by its best weights, and that is told as a fact: no decision ever sees it. `memory_share` is what the
+    worker may take of its GPU's memory; the rest is for those beside it.
     """
 
     spec: TransformersSweep
@@ -56,10 +58,13 @@ class TransformersTrainerFactory:
     data_fingerprint: str | None = None
     model_fingerprint: str | None = None
     judges_test: bool = False
+    memory_share: float = 1.0
 
     def __call__(self) -> TransformersTrainer:
         """Load what trials share. Raises ResourcesError, DataError or ModelError."""
         check_devices(self.spec)
+        if not on_cpu(self.spec):
+            keep_to_share(self.memory_share)
         if threads := os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(int(threads))  # torch reads it at import only, which may have been earlier
         prepared = prepare(self.spec, cache_dir=self.cache_dir)
@@ -105,14 +110,15 @@ class TransformersTrainer:
     def run(self, trial: TrialSpec, reporter: Reporter) -> AttemptResult:
         forget_trial()  # one that failed was held by its exception until now
         try:
-            return track(
-                trial,
-                reporter,
-                spec=self._spec,
-                trackers=self._spec.training.report_to,
-                artifact_dir=self._artifact_dir,
-                train=partial(self._train_and_judge, trial),
-            )
+            with restored_products():
+                return track(
+                    trial,
+                    reporter,
+                    spec=self._spec,
+                    trackers=self._spec.training.report_to,
+                    artifact_dir=self._artifact_dir,
+                    train=partial(self._train_and_judge, trial),
+                )
         finally:
             forget_trial()
 

@@ -45,6 +45,12 @@ def test_a_share_of_a_gpu_is_charged_as_that_share() -> None:
     assert cost.slot_hours == 8
 
 
+def test_a_gpu_that_no_scheduler_gave_is_known_by_its_name() -> None:
+    named = {**OTHER, "device": "NVIDIA H100 80GB HBM3"}
+    cost = cost_of(attempts((0, 2, named), (0, 3, {**ONE, "device": "cpu"})), gpus_per_trial=1)
+    assert (cost.slot_hours, cost.gpu_hours) == (5, 2)
+
+
 def test_an_attempt_that_runs_costs_nothing_yet_and_one_that_a_clock_ended_early_nothing() -> None:
     assert cost_of(attempts((0, None, ONE)), gpus_per_trial=1).slot_hours == 0
     assert cost_of(attempts((2, 1, ONE)), gpus_per_trial=1).slot_hours == 0

@@ -34,6 +34,7 @@ from finesweep.training.memory import is_out_of_memory
 from finesweep.training.methods import Cut, Trainable, cut_of, trainable
 from finesweep.training.models import BaseModel, Model
 from finesweep.training.pooling import add_pooling
+from finesweep.training.precision import float32_products
 
 LAYOUT = 1  # raise it when stored numbers change their meaning
 
@@ -152,7 +153,7 @@ class FeatureCache:
             return NotCached(str(error))
         except OSError as error:
             return NotCached(f"{self._store.root}: {error.strerror or error}")
-        if not self._are_ours(features, found):
+        if not self._are_ours(features, found, computed_in=_half(settings)):
             return NotCached("what is stored is not what the model computes here")
         return _Known(key, features, found.boundary, found.form, cut, counts)
 
@@ -200,13 +201,14 @@ class FeatureCache:
                     return False
         return True
 
-    def _are_ours(self, features: Features, found: Found) -> bool:
+    def _are_ours(self, features: Features, found: Found, *, computed_in: torch.dtype | None) -> bool:
         """Hold stored vectors of some rows against what the model here and now computes."""
         stored = [features.train[row]["features"] for row in self._probed_rows()]
         states = found.states.cpu()
         if found.boundary.is_vector:
-            return are_near(torch.stack(stored), states)
-        return all(are_near(row, of_model[: len(row)]) for row, of_model in zip(stored, states, strict=True))
+            return are_near(torch.stack(stored), states, computed_in)
+        pairs = zip(stored, states, strict=True)
+        return all(are_near(row, of_model[: len(row)], computed_in) for row, of_model in pairs)
 
     def _key(self, pristine: Model, boundary: Boundary, settings: TrainingSpec) -> str:
         """Name everything that changes the numbers. What is trained, and its seed, do not."""
@@ -221,16 +223,19 @@ class FeatureCache:
             _variant(settings)[-1],
             pristine.config._attn_implementation,
             self._device,
-            torch.get_float32_matmul_precision(),
+            float32_products(),
             torch.__version__,
             transformers.__version__,
         ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def are_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Tell whether two tensors may come from the same model, on batches of other lengths."""
-    eps = torch.finfo(expected.dtype).eps
+def are_near(found: torch.Tensor, expected: torch.Tensor, computed_in: torch.dtype | None = None) -> bool:
+    """Tell whether two tensors may come from the same model, on batches of other lengths.
+
+    `computed_in` is the precision of the model's products where it is less than that of what comes out in the end.
+    """
+    eps = torch.finfo(computed_in or expected.dtype).eps
     largest = min(0.1, _NEAR * eps) * float(expected.abs().max())
     return bool(((found - expected).abs() <= largest).all())
 
@@ -252,16 +257,21 @@ def _variant(settings: TrainingSpec) -> tuple[Any, ...]:
     """Name what of a trial's settings changes what its frozen part computes."""
     passed_on = settings.model_extra or {}
     precision = "bf16" if passed_on.get("bf16") else "fp16" if passed_on.get("fp16") else None
-    return (settings.unfrozen_layers, settings.pooling, precision)
+    return (settings.unfrozen_layers, settings.pooling, passed_on.get("tf32"), precision)
+
+
+def _half(settings: TrainingSpec) -> torch.dtype | None:
+    match _variant(settings)[-1]:
+        case "bf16":
+            return torch.bfloat16
+        case "fp16":
+            return torch.float16
+    return None
 
 
 def _autocast(settings: TrainingSpec, device: str) -> contextlib.AbstractContextManager[Any]:
-    match _variant(settings)[-1]:
-        case "bf16":
-            dtype = torch.bfloat16
-        case "fp16":
-            dtype = torch.float16
-        case _:
-            return contextlib.nullcontext()
+    dtype = _half(settings)
+    if dtype is None:
+        return contextlib.nullcontext()
     autocast: contextlib.AbstractContextManager[Any] = torch.autocast(device, dtype=dtype)
     return autocast

@@ -26,16 +26,22 @@ class Form:
     output_type: type[ModelOutput] | None  # None: the tensor itself, or a tuple that begins with it
     n_others: int | None = None  # in the tuple; None: it is none
     has_pooler: bool = False
+    is_apart: bool = False  # first tokens lie apart in memory, the others' states between them
 
     @classmethod
     def of(cls, output: Any) -> Form:
         if isinstance(output, ModelOutput):
-            return cls(type(output), has_pooler=getattr(output, "pooler_output", None) is not None)
-        return cls(None, len(output) - 1 if isinstance(output, tuple) else None)
+            has_pooler = getattr(output, "pooler_output", None) is not None
+            return cls(type(output), has_pooler=has_pooler, is_apart=_is_apart(output["last_hidden_state"]))
+        if isinstance(output, tuple):
+            return cls(None, len(output) - 1, is_apart=_is_apart(output[0]))
+        return cls(None, is_apart=_is_apart(output))
 
     def make(self, features: torch.Tensor) -> Any:
         """Dress up vectors: (batch, hidden) or states: (batch, sequence, hidden)."""
-        states = features.unsqueeze(1) if features.ndim == 2 else features
+        states = features
+        if features.ndim == 2:
+            states = _spread(features) if self.is_apart else features.unsqueeze(1)
         if self.output_type is None:
             return states if self.n_others is None else (states, *[None] * self.n_others)
         if not self.has_pooler:
@@ -43,6 +49,22 @@ class Form:
         # of a sequence nothing pooled is known: whoever reads it must notice
         pooled = features if features.ndim == 2 else torch.full_like(states[:, 0], torch.nan)
         return self.output_type(last_hidden_state=states, pooler_output=pooled)
+
+
+def _is_apart(states: torch.Tensor) -> bool:
+    """Tell whether a head that takes the first of states: (batch, sequence, hidden) gets a tensor with gaps."""
+    return not states[:, 0].is_contiguous()
+
+
+def _spread(vectors: torch.Tensor) -> torch.Tensor:
+    """Give vectors: (batch, hidden) as states: (batch, 1, hidden) with gaps between them, as in rows of many tokens.
+
+    What dropout on a GPU drops goes by how its input lies in memory.
+    """
+    n_rows, hidden = vectors.shape
+    apart = vectors.new_empty(n_rows, 2, hidden)
+    apart[:, 0] = vectors
+    return apart[:, :1]
 
 
 class Stored(nn.Module):  # type: ignore[misc]  # torch is not followed
