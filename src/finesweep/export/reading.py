@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from finesweep.errors import SpecError
 from finesweep.export.record import ExportRecord
-from finesweep.export.record_file import FORMAT, FunctionRecord, TransformersRecord, record_kind, settings_kind
+from finesweep.export.record_file import FORMAT, Record, TransformersRecord, record_kind, settings_kind
 from finesweep.spec.explain import explain
 from finesweep.spec.faults import Fault, Finding, KeyPath, dotted, show
 from finesweep.spec.settings import batch_problem, name_problem, value_problem
@@ -104,11 +104,11 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _passed_on_problem(name: str, value: Any, kind: type[TransformersRecord | FunctionRecord]) -> str | None:
+def _passed_on_problem(name: str, value: Any, kind: type[Record]) -> str | None:
     return value_problem(name, value) if kind is TransformersRecord else None
 
 
-def _record(file: TransformersRecord | FunctionRecord) -> ExportRecord:
+def _record(file: Record) -> ExportRecord:
     values = file.model_dump(mode="json", exclude={"finesweep_export"})
     values["metrics"] = {name: float(value) for name, value in file.metrics.items()}
     values["value"] = float(file.value)

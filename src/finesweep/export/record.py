@@ -14,10 +14,12 @@ from typing import Any
 from finesweep.errors import ExportError
 from finesweep.events import Configuration, TrialState
 from finesweep.results.frames import Results, TrialResult
+from finesweep.results.jobs import job_facts
 from finesweep.results.objectives import values_text
+from finesweep.secrets import hide_urls
 from finesweep.spec.parameters import BranchedParameter, DerivedParameter, Parameter
 from finesweep.spec.settings import trial_settings
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.verification.record import verification_of
 
 
@@ -48,6 +50,7 @@ class ExportRecord:
     provenance: Mapping[str, Any]  # versions, commit, host, devices, labels, ...
     command: str | None  # trains the trial again; None if the sweep was not run from a file
     verification: Mapping[str, Any] | None = None  # what training it again over fresh seeds found; None: not done
+    remote: Mapping[str, Any] | None = None  # the fine-tuning server of a remote trial, and what it made; never a key
 
     @property
     def metric(self) -> str:
@@ -99,7 +102,14 @@ def export_record(results: Results, sweep: str, number: int | None = None, *, ve
         provenance=provenance,
         verification=verification if verification is not None and verification["trial"] == trial.number else None,
         command=_command(spec, trial, provenance.get("file"), provenance.get("overrides", ())),
+        remote=_remote(spec, worker) if isinstance(spec, RemoteSweep) else None,
     )
+
+
+def _remote(spec: RemoteSweep, worker: TrialResult) -> dict[str, Any]:
+    """Give the server as the sweep names it, the variable that holds its key by name, and what the job came to."""
+    section = spec.remote.model_dump(mode="json")
+    return {**section, "base_url": hide_urls(spec.remote.base_url), "made": job_facts(worker.facts)}
 
 
 def _verified_number(verification: Mapping[str, Any] | None, sweep: str) -> int:

@@ -13,7 +13,18 @@ from pydantic import Field, TypeAdapter
 from finesweep.spec.parameters import Float, Int, Model, Scalar
 from finesweep.spec.settings import Settings, passed_on_settings, training_arguments
 from finesweep.spec.study import Objective
-from finesweep.spec.sweep import DataSpec, Evaluation, Function, FunctionSettings, ModelSpec, Task, TrainingSpec
+from finesweep.spec.sweep import (
+    REMOTE,
+    DataSpec,
+    Evaluation,
+    Function,
+    FunctionSettings,
+    ModelSpec,
+    Remote,
+    RemoteTraining,
+    Task,
+    TrainingSpec,
+)
 
 FORMAT = 2  # of the file; raised when a key changes its meaning, or one is added that readers need
 NOT_FINITE = ("nan", "inf", "-inf")
@@ -32,6 +43,23 @@ class RecordedData(DataSpec):
     """The rows, and what their files came to."""
 
     fingerprint: str | None = None
+
+
+class MadeByJob(Model):
+    """What the job of a trial came to, as far as the server told it."""
+
+    job: str | None = None
+    hyperparameters: Mapping[str, Any] | None = None  # what `auto` became
+    trained_tokens: Int | None = Field(default=None, ge=0)
+    cost: Float | None = Field(default=None, ge=0)  # by remote.price_per_million
+    fine_tuned_model: str | None = None
+    best_checkpoint: str | None = None
+
+
+class RecordedRemote(Remote):
+    """The fine-tuning server, and what it made of the trial."""
+
+    made: MadeByJob
 
 
 class RecordedGrid(Model):
@@ -74,6 +102,7 @@ class TransformersRecord(_Record):
     model: RecordedModel
     data: RecordedData
     settings: TrainingSpec
+    remote: None = None
 
 
 class FunctionRecord(_Record):
@@ -84,21 +113,43 @@ class FunctionRecord(_Record):
     model: RecordedModel | None
     data: RecordedData | None
     settings: FunctionSettings
+    remote: None = None
 
 
-def record_kind(values: Mapping[str, Any]) -> type[TransformersRecord | FunctionRecord]:
+class RemoteRecord(_Record):
+    """A trial that was a job of a fine-tuning server."""
+
+    trainer: Literal["remote"]
+    task: Literal["causal-lm"]
+    model: None
+    data: RecordedData
+    settings: RemoteTraining
+    remote: RecordedRemote
+
+
+Record = TransformersRecord | FunctionRecord | RemoteRecord
+_SETTINGS: Mapping[type[Record], type[Settings]] = {
+    TransformersRecord: TrainingSpec,
+    FunctionRecord: FunctionSettings,
+    RemoteRecord: RemoteTraining,
+}
+
+
+def record_kind(values: Mapping[str, Any]) -> type[Record]:
     """Tell by the trainer which kind of record the values of a file are meant to be."""
     trainer = values.get("trainer")
+    if trainer == REMOTE:
+        return RemoteRecord
     return FunctionRecord if isinstance(trainer, str) and ":" in trainer else TransformersRecord
 
 
 def settings_kind(values: Mapping[str, Any]) -> type[Settings]:
-    return FunctionSettings if record_kind(values) is FunctionRecord else TrainingSpec
+    return _SETTINGS[record_kind(values)]
 
 
 def json_schema() -> dict[str, Any]:
     """Make the schema that every record file of this format fits."""
-    schema = TypeAdapter(TransformersRecord | FunctionRecord).json_schema()
+    schema = TypeAdapter(Record).json_schema()
     settings = schema["$defs"]["TrainingSpec"]
     arguments = training_arguments()
     settings["properties"] |= {name: _argument_schema(arguments[name]) for name in passed_on_settings()}

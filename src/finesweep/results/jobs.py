@@ -1,0 +1,58 @@
+"""What trials that are jobs of a fine-tuning server have come to: as their workers told it, and added up.
+
+In: facts of trials and attempts. Out: job, tuned model, trained tokens, money. Local trials tell nothing of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finesweep.results.frames import Results
+from finesweep.spec.sweep import RemoteSweep
+
+_TOLD = ("job", "hyperparameters", "trained_tokens", "cost", "fine_tuned_model", "best_checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class JobCost:
+    """What the jobs of a sweep have trained and cost, as far as it is told."""
+
+    n_jobs: int
+    trained_tokens: int
+    money: float | None  # None: the price is not known
+    n_untold: int  # jobs of which it is not known what they took: they run, or were cancelled
+
+    def text(self) -> str:
+        """Say it in a few words."""
+        n = f"{self.n_jobs:,} job{'' if self.n_jobs == 1 else 's'}"
+        money = "" if self.money is None else f", {money_text(self.money)} of money"
+        untold = f" ({self.n_untold:,} more not counted yet)" if self.n_untold else ""
+        return f"{n}, {self.trained_tokens:,} trained tokens{money}{untold}"
+
+
+def job_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose of a trial's facts what is told of its job; None for what is not told."""
+    return {name: facts.get(name) for name in _TOLD}
+
+
+def job_cost(results: Results, sweep: str) -> JobCost | None:
+    """Add up what all jobs of a sweep took; None of a sweep that has none. Raises SweepNameError."""
+    spec = results.spec(sweep)
+    if not isinstance(spec, RemoteSweep):
+        return None
+    tokens: dict[str, int | None] = {}
+    for facts in results.attempts(sweep)["facts"]:  # a job that was found again is told by several attempts
+        if isinstance(job := facts.get("job"), str):
+            told = facts.get("trained_tokens")
+            tokens[job] = told if isinstance(told, int) else tokens.get(job)
+    total = sum(told for told in tokens.values() if told is not None)
+    price = spec.remote.price_per_million
+    n_untold = sum(told is None for told in tokens.values())
+    return JobCost(len(tokens), total, None if price is None else total * price / 1e6, n_untold)
+
+
+def money_text(money: float) -> str:
+    """Write an amount of whatever currency: to the cent, or to two digits where that is less."""
+    return f"{money:,.2f}" if money >= 1 or money == 0 else f"{money:.2g}"
