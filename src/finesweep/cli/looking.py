@@ -21,6 +21,9 @@ from finesweep.cli.talk import (
 from finesweep.errors import FinesweepError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from finesweep.export.stacks.openai_job import Rows
     from finesweep.results.frames import Results
     from finesweep.views.selection import Selection
 
@@ -126,21 +129,43 @@ def export(
 ) -> None:
     """Write a trial's configuration, by default the best one's, for production training."""
     from finesweep.export.record import export_record
-    from finesweep.export.targets import ending_of, export_to, write_exported
+    from finesweep.export.targets import ending_of, export_to, needs_rows, write_exported
 
     name, number = trial_name(sweep) if ":" in sweep else (sweep, None)
     named = () if number is None else (sweep,)
     chosen_by = [*(("--best",) if is_best else ()), *(("--verified",) if is_verified else ()), *named]
     if len(chosen_by) > 1:
         raise click.UsageError(f"{' and '.join(chosen_by)} each choose a trial: leave out all but one")
-    record = export_record(open_database(results), name, number, verified=is_verified)
-    exported = export_to(record, target, n_devices=n_devices)
+    known = open_database(results)
+    record = export_record(known, name, number, verified=is_verified)
+    rows = _rows_of(known, name) if needs_rows(record, target) and n_devices is None else {}
+    exported = export_to(record, target, n_devices=n_devices, rows=rows)
     chosen = "verified" if is_verified else "best" if number is None else number
-    path = output or Path(f"{name}-{chosen}.{ending_of(target)}")
+    path = output or Path(f"{name}-{chosen}.{ending_of(target, trainer=record.trainer)}")
     for file in write_exported(exported, path, force=force):
         click.echo(str(file))
     for warning in exported.warnings:
         click.echo(f"note: {warning}", err=True)
+
+
+def _rows_of(known: Results, sweep: str) -> Mapping[str, Rows]:
+    """Prepare the rows that the jobs of a sweep were given. Raises DataError where these are others now."""
+    from finesweep.errors import DataError
+    from finesweep.export.stacks.openai_job import Rows
+    from finesweep.remote.rows import prepare_rows
+    from finesweep.spec.sweep import RemoteSweep
+    from finesweep.sweeps import cache_dir
+
+    spec = known.spec(sweep)
+    assert isinstance(spec, RemoteSweep), "needs_rows tells"
+    files = prepare_rows(spec, cache_dir=cache_dir())
+    if files.fingerprint != known.provenance(sweep).get("data_fingerprint"):
+        raise DataError(
+            f"the data of sweep {sweep!r} has changed since it began: what is there now is not what its jobs were "
+            "given. Restore the data; or --to json, which has no rows in it."
+        )
+    split = {"train": files.train, "validation": files.validation}
+    return {name: Rows(file.path.name, file.path.read_text(encoding="utf-8")) for name, file in split.items()}
 
 
 def _say_verified(known: Results, sweep: str) -> None:

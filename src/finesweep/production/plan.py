@@ -116,6 +116,14 @@ _NOTHING_SEARCHED = {"learning_rate": {"type": "float", "low": 1e-6, "high": 1e-
 
 
 def _refuse_own_trainer(record: ExportRecord) -> None:
+    if record.remote is not None:
+        tuned = record.remote["made"].get("fine_tuned_model")
+        there = f": what it made of the trial is there as {tuned}" if tuned else ""
+        raise ExportError(
+            f"{record.sweep}:{record.trial} was a job of the fine-tuning server {record.remote['base_url']}, whose "
+            f"models cannot be trained here{there}. To begin the same job again: finesweep export "
+            f"{record.sweep}:{record.trial} --to openai"
+        )
     if record.trainer != TRANSFORMERS:
         raise ExportError(
             f"{record.sweep}:{record.trial} was trained by {record.trainer}, a trainer of your own, and only that "

@@ -18,7 +18,7 @@ from finesweep.errors import ResultsError
 from finesweep.events import Decision, Ending, Grid, Report, TrialSpec, TrialState
 from finesweep.production.surroundings import ROUNDING, Difference, Here, differences, threads_then, was_stacked
 from finesweep.results.frames import Results, TrialResult
-from finesweep.spec.sweep import FunctionSweep, SweepSpec, TransformersSweep
+from finesweep.spec.sweep import FunctionSweep, RemoteSweep, SweepSpec, TransformersSweep
 from finesweep.trainer import Trainer, failed_by
 
 TOLERANCE = 0.02  # see docs/production.md: what a GPU's own runs differ by, and some
@@ -77,6 +77,7 @@ class Subject:
 
 def subject(results: Results, sweep: str, number: int) -> Subject:
     """Find the trial whose reports are to be met again. Raises ResultsError where there are none."""
+    _refuse_remote(results, sweep, number)
     trial, notes = results.trial(sweep, number), []
     if trial.reused_from is not None:
         notes.append(f"{sweep}:{number} took over the result of {sweep}:{trial.reused_from}, which is trained again.")
@@ -105,6 +106,16 @@ def subject(results: Results, sweep: str, number: int) -> Subject:
         last = trial.reports[-1].step
         notes.append(f"It is {trial.state} ({trial.reason}); it is trained as far as its last report, at step {last}.")
     return Subject(trial, results.spec(sweep), results.grid(sweep), results.provenance(sweep), tuple(notes))
+
+
+def _refuse_remote(results: Results, sweep: str, number: int) -> None:
+    """Raise ResultsError for a job of a fine-tuning server: it would cost money, and nothing of it is known to repeat."""
+    if isinstance(results.spec(sweep), RemoteSweep):
+        raise ResultsError(
+            f"trial {sweep}:{number} was a job of a fine-tuning server, which costs anew and decides itself what repeats. "
+            f"What repeats with other seeds come to: finesweep verify {sweep}. To begin the same job again: finesweep "
+            f"export {sweep}:{number} --to openai"
+        )
 
 
 def on_its_device(found: Subject) -> SweepSpec:

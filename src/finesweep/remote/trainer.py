@@ -98,7 +98,7 @@ class RemoteTrainer:
         except _BlockedError as error:
             return AttemptResult(Ending.BLOCKED, reason=str(error))
         except MustReturnError:
-            return self._leave(trial, mine)
+            return self._leave(trial, mine, reporter)
         finally:
             self._must_return = lambda: False
 
@@ -265,19 +265,19 @@ class RemoteTrainer:
                 best = value, str(name)
         return best[1] if best else None
 
-    def _leave(self, trial: TrialSpec, mine: Reporter) -> AttemptResult:
+    def _leave(self, trial: TrialSpec, mine: Reporter, reporter: trainer.Reporter) -> AttemptResult:
         """Return as the sweep says: after STOP the job is cancelled; after PAUSE it goes on, and is found again."""
         if mine.decision is not Decision.STOP:
             _log.info("the sweep pauses; a job goes on at the server, and is found again by `finesweep resume`")
             return AttemptResult(Ending.PAUSED)
         self._must_return = lambda: False
         try:
-            self._cancel(trial)
+            self._cancel(trial, reporter)
         except (RemoteError, ServerAwayError) as error:
             _log.warning("%s; its job goes on until `finesweep resume` or `delete` can cancel it", error)
         return AttemptResult(Ending.STOPPED)
 
-    def _cancel(self, trial: TrialSpec) -> None:
+    def _cancel(self, trial: TrialSpec, reporter: trainer.Reporter) -> None:
         job = self._known_job(trial, own_dir(self._artifact_dir, trial.number))
         if job is None:
             self._ledger.drop(ledger_key(trial.number))
@@ -286,6 +286,7 @@ class RemoteTrainer:
             job = self._server.cancel(job.id)
         job = self._with_tokens(job)
         settle(self._ledger, job)
+        reporter.describe(self._cost(job))
         _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
 
     def _wait(self, seconds: float) -> None:
