@@ -109,12 +109,12 @@ def subject(results: Results, sweep: str, number: int) -> Subject:
 
 
 def _refuse_remote(results: Results, sweep: str, number: int) -> None:
-    """Raise ResultsError for a job of a fine-tuning server: it would cost money, and nothing of it is known to repeat."""
+    """Raise ResultsError for a job of a fine-tuning server: another would cost money, and say nothing of this one."""
     if isinstance(results.spec(sweep), RemoteSweep):
         raise ResultsError(
-            f"trial {sweep}:{number} was a job of a fine-tuning server, which costs anew and decides itself what repeats. "
-            f"What repeats with other seeds come to: finesweep verify {sweep}. To begin the same job again: finesweep "
-            f"export {sweep}:{number} --to openai"
+            f"trial {sweep}:{number} was a job of a fine-tuning server, which decides itself what repeats and what does "
+            f"not, and is paid again. What other seeds come to: finesweep verify {sweep}. To begin the same job again: "
+            f"finesweep export {sweep}:{number} --to openai"
         )
 
 

@@ -6,9 +6,9 @@ In: the record of a remote trial, the rows that its job was given. Out: the scri
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pprint import pformat
 from typing import Any
 
 from finesweep.export.exported import Exported
@@ -18,7 +18,6 @@ from finesweep.results.jobs import money_text
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LONGEST_SUFFIX = 40  # characters, as remote.suffix may have
-_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +33,25 @@ def to_openai_job(record: ExportRecord, rows: Mapping[str, Rows]) -> Exported:
     remote = record.remote
     assert remote is not None, "only of remote trials"
     files = {
-        f"{key}_file": (rows[split].name, hashlib.sha256(rows[split].text.encode()).hexdigest())
+        f"{key}_file": [rows[split].name, hashlib.sha256(rows[split].text.encode()).hexdigest()]
         for key, split in (("training", "train"), ("validation", "validation"))
     }
     asked = {name: record.settings[name] for name in HYPERPARAMETERS}
     said = "\n".join([*headline(record), *_made(remote)])
     text = _SCRIPT.format(
         said=said,
-        key=remote["api_key_env"],
+        key=one_line(remote["api_key_env"]),
         base_url=repr(remote["base_url"]),
         key_name=repr(remote["api_key_env"]),
-        files=pformat(files, width=_WIDTH, sort_dicts=False),
-        job=pformat(_job(record, remote, asked), width=_WIDTH, sort_dicts=False),
+        files=_literal(files),
+        job=_literal(_job(record, remote, asked)),
     )
     return Exported(text, beside={file.name: file.text for file in rows.values()})
+
+
+def _literal(value: Mapping[str, Any]) -> str:
+    """Write texts and numbers such that they mean the same in Python and in JSON."""
+    return json.dumps(value, indent=4, ensure_ascii=False, allow_nan=False)
 
 
 def _job(record: ExportRecord, remote: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,9 +70,7 @@ def _made(remote: Mapping[str, Any]) -> list[str]:
     made = remote["made"]
     lines = []
     if made.get("fine_tuned_model"):
-        lines.append(
-            f"Its job {made.get('job')} has made the model {made['fine_tuned_model']}, which is there to be used."
-        )
+        lines.append(f"Its job {made.get('job')} has made the model {made['fine_tuned_model']}, which is there to use.")
     best = made.get("best_checkpoint")
     if best and best != made.get("fine_tuned_model"):
         lines.append(f"The best of its checkpoints by the sweep's metric: {best}.")
@@ -109,7 +111,8 @@ def upload(client, name, sha256):
 
 
 def main():
-    client = OpenAI(base_url=BASE_URL, api_key=os.environ[{key_name}], max_retries=0)  # a retry may begin a second job
+    # Nothing is asked twice: a job whose answer was lost runs, and would have a second one beside it.
+    client = OpenAI(base_url=BASE_URL, api_key=os.environ[{key_name}], max_retries=0)
     files = {{role: upload(client, name, sha256) for role, (name, sha256) in FILES.items()}}
     job = client.fine_tuning.jobs.create(**JOB, **files)
     print(job.id)
