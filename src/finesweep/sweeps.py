@@ -246,7 +246,7 @@ def extend(
     """
     url = existing(url_of(results))
     known = open_results(url)
-    if plan_of(known.provenance(name)) is not None:
+    if plan_of(known.provenance(name)) is not None and not (trials is None and hours is None):
         raise SweepNameError(
             f"sweep {name!r} is a verification: it trains what its plan says. For more seeds verify again: "
             "finesweep verify SWEEP --seeds N."
@@ -541,6 +541,7 @@ def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
 def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
     """Check what jobs will be given, and that there is a key to begin them with."""
     require_client()
+    from finesweep.remote.forecast import most_cost
     from finesweep.remote.rows import prepare_rows
     from finesweep.remote.server import connect
     from finesweep.remote.trainer import remote_facts
@@ -550,6 +551,8 @@ def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
     view.say(f"{files.train.n_rows:,} training and {files.validation.n_rows:,} validation rows are ready.")
     for note in files.notes:
         view.say(note)
+    for line in most_cost(spec, files):
+        view.say(line)
     return dict(remote_facts(files))
 
 

@@ -53,7 +53,7 @@ def _load(spec: SweepSpec, *, smoke: bool) -> None:
     from finesweep.spec.sweep import FunctionSweep, RemoteSweep, TransformersSweep
 
     if isinstance(spec, RemoteSweep):
-        _check_remote(spec)
+        _check_remote(spec, smoke=smoke)
     elif isinstance(spec, FunctionSweep):
         _import_trainer(spec, smoke=smoke)
     if isinstance(spec, TransformersSweep):
@@ -74,12 +74,13 @@ def _import_trainer(spec: FunctionSweep, *, smoke: bool) -> None:
         )
 
 
-def _check_remote(spec: RemoteSweep) -> None:
+def _check_remote(spec: RemoteSweep, *, smoke: bool) -> None:
     """Check the rows and ask the server for the model. Nothing is uploaded or begun."""
     from finesweep.remote import require_client
 
     require_client()
     from finesweep.remote.calls import Calls
+    from finesweep.remote.forecast import most_cost
     from finesweep.remote.rows import prepare_rows
     from finesweep.remote.server import connect
     from finesweep.sweeps import cache_dir
@@ -89,6 +90,12 @@ def _check_remote(spec: RemoteSweep) -> None:
         say(f"{file.n_rows:,} {split} rows, {file.n_bytes:,} bytes")
     for note in files.notes:
         say(f"note: {note}")
+    for line in most_cost(spec, files):
+        say(line)
+    if smoke:
+        say(
+            "A step of a server cannot be tried on its own. Try a whole sweep: finesweep emulator -- finesweep run FILE"
+        )
     client, remote = connect(spec.remote), spec.remote
     found = Calls(patience_s=0).ask(lambda: client.models.retrieve(remote.model), what=f"model {remote.model}")
     say(f"{remote.base_url} knows the model {found.id}.")

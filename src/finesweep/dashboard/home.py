@@ -16,6 +16,7 @@ from finesweep.results.changes import last_heard
 from finesweep.results.cost import examples_trained, sweep_cost
 from finesweep.results.database import read
 from finesweep.results.frames import Results
+from finesweep.results.jobs import job_cost
 from finesweep.results.objectives import value_text
 from finesweep.views.printing import duration_text
 
@@ -106,7 +107,10 @@ def _line(results: Results, row: dict[str, Any], heard: Any, now_s: float) -> Sw
 
 
 def cost_text(results: Results, sweep: str) -> str:
-    """Say what a sweep has cost: hours of slots, of GPUs, and examples."""
+    """Say what a sweep has cost: hours of slots, of GPUs, and examples; of jobs of a server tokens and money."""
+    jobs = job_cost(results, sweep)
+    if jobs is not None:
+        return f"{jobs.text()}, {examples_trained(results.trials(sweep)):,} examples"
     cost, examples = sweep_cost(results, sweep), examples_trained(results.trials(sweep))
     gpus = f", {cost.gpu_hours:.3g} GPU hours" if cost.gpu_hours else ""
     return f"{cost.slot_hours:.3g} slot hours{gpus}, {examples:,} examples"

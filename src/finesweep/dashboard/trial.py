@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from finesweep.export.record import export_record
 from finesweep.export.record_text import export_text
 from finesweep.layout import log_path
 from finesweep.results.frames import TrialResult
+from finesweep.results.jobs import place_text
 from finesweep.results.objectives import value_text
 from finesweep.spec.settings import trial_settings
-from finesweep.spec.sweep import SweepSpec
+from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.views.plots import COLOURS, OF_DEVICES, new_figure, plain
 from finesweep.views.printing import duration_text
 from finesweep.views.samples import read_samples
@@ -52,6 +54,17 @@ _RESOLVED = {  # facts of the worker -> how a person reads them
     "n_oom": "times the memory ran out",
     "dtype": "number format",
 }
+_OF_JOB = {  # the same of a worker that waits for a fine-tuning server
+    "device": "server",
+    "job": "job",
+    "model": "model that is tuned",
+    "hyperparameters": "hyperparameters at the server",
+    "trained_tokens": "trained tokens",
+    "cost": "cost",
+    "fine_tuned_model": "tuned model",
+    "best_checkpoint": "best checkpoint",
+    "last_step": "steps of the sweep's grid",
+}
 
 
 def page(request: Request) -> Response:
@@ -70,7 +83,7 @@ def page(request: Request) -> Response:
             values=[(name, value_text(value)) for name, value in trial.values.items()],
             searched=[(name, _text(value)) for name, value in trial.configuration.items()],
             fixed=_fixed(spec, trial),
-            resolved=_resolved(worker),
+            resolved=_resolved(worker, _OF_JOB if isinstance(spec, RemoteSweep) else _RESOLVED),
             started=moment_text(trial.started_at),
             finished=moment_text(trial.finished_at),
             can_export=trial.state is TrialState.COMPLETE,
@@ -153,11 +166,9 @@ def _fixed(spec: SweepSpec, trial: TrialResult) -> list[tuple[str, str]]:
     return [(name, _text(value)) for name, value in settings.items() if name not in trial.configuration]
 
 
-def _resolved(worker: TrialResult) -> list[tuple[str, str]]:
+def _resolved(worker: TrialResult, names: Mapping[str, str]) -> list[tuple[str, str]]:
     """List what the worker told that the configuration came to."""
-    return [
-        (said, _text(worker.facts[key])) for key, said in _RESOLVED.items() if worker.facts.get(key) not in (None, [])
-    ]
+    return [(said, _text(worker.facts[key])) for key, said in names.items() if worker.facts.get(key) not in (None, [])]
 
 
 def _outcome(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
@@ -169,7 +180,7 @@ def _attempts(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
     rows = []
     for row in frame[frame["number"] == trial.number].to_dict("records"):
         ended, facts = row["ended_at"], row["facts"]
-        where = [facts.get("node"), facts.get("device"), facts.get("pid") and f"process {facts['pid']}"]
+        where = [facts.get("node"), place_text(facts), facts.get("pid") and f"process {facts['pid']}"]
         is_open = ended is None or ended != ended  # NaT is not itself
         rows.append(
             {

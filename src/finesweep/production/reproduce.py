@@ -112,8 +112,8 @@ def _refuse_remote(results: Results, sweep: str, number: int) -> None:
     """Raise ResultsError for a job of a fine-tuning server: another would cost money, and say nothing of this one."""
     if isinstance(results.spec(sweep), RemoteSweep):
         raise ResultsError(
-            f"trial {sweep}:{number} was a job of a fine-tuning server, which decides itself what repeats and what does "
-            f"not, and is paid again. What other seeds come to: finesweep verify {sweep}. To begin the same job again: "
+            f"trial {sweep}:{number} was a job of a fine-tuning server, which decides itself what repeats and is "
+            f"paid again. What other seeds come to: finesweep verify {sweep}. To begin the same job again: "
             f"finesweep export {sweep}:{number} --to openai"
         )
 

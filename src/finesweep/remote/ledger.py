@@ -100,6 +100,19 @@ class Ledger:
                         other["reserved"] = min(other["reserved"], other["n_epochs"] * book["per_epoch"])
             self._write(book)
 
+    def per_epoch(self) -> int | None:
+        """Tell what an epoch of the sweep's rows was seen to take at most; None before the first job has ended."""
+        with self._lock:
+            known: int | None = self._read()["per_epoch"]
+            return known
+
+    def expect(self, per_epoch: int | None) -> None:
+        """Begin with what an epoch of the same rows took elsewhere."""
+        with self._lock:
+            book = self._read()
+            book["per_epoch"] = max(book["per_epoch"] or 0, per_epoch or 0) or None
+            self._write(book)
+
     def drop(self, key: str) -> None:
         """Give back what was set aside for a job that was never begun."""
         with self._lock:

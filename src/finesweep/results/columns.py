@@ -65,12 +65,17 @@ TRIAL_COLUMNS = {  # then those of `objective_columns`, and one column for each 
     "n_oom": COUNT,  # how often the device's memory ran out
     "asked_warmup_steps": COUNT,
     "effective_warmup_steps": COUNT,  # no more than the trial has steps
+    "job": TEXT,  # of trainer remote: the id of the job at the fine-tuning server
+    "trained_tokens": COUNT,  # by the job, once it has ended
+    "cost": NUMBER,  # of these, by remote.price_per_million
+    "fine_tuned_model": TEXT,  # what the job made, by the server's name for it
 }
 FACT_COLUMNS = {  # of TRIAL_COLUMNS, what the worker told -> the name it told it under
     **{name: name for name in ("n_trainable", "n_parameters", "device_batch_size", "accumulation", "n_oom")},
     "asked_warmup_steps": "warmup_steps_asked",
     "effective_warmup_steps": "warmup_steps",
 }
+JOB_COLUMNS = ("job", "trained_tokens", "cost", "fine_tuned_model")  # the same of a worker of trainer remote
 OBJECTIVE_PREFIX = "objective."  # keeps a metric apart from a parameter of the same name
 METRIC_PREFIX = "metrics."  # and so does this, of a metric that is no objective
 ON_FRONT = "on_front"  # COMPLETE, and no trial of its sweep beats it

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from finesweep.results.frames import Results
+from finesweep.spec.sweep import RemoteSweep
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -25,8 +26,14 @@ class Cost:
 
 
 def sweep_cost(results: Results, sweep: str) -> Cost:
-    """Add up what all attempts of a sweep took. Raises SweepNameError."""
-    return cost_of(results.attempts(sweep), gpus_per_trial=results.spec(sweep).resources.gpus_per_trial)
+    """Add up what all attempts of a sweep took; those that waited for a server trained nothing here.
+
+    Raises SweepNameError.
+    """
+    spec = results.spec(sweep)
+    if isinstance(spec, RemoteSweep):
+        return Cost(slot_hours=0.0, gpu_hours=0.0)
+    return cost_of(results.attempts(sweep), gpus_per_trial=spec.resources.gpus_per_trial)
 
 
 def examples_trained(trials: pd.DataFrame) -> int:

@@ -14,9 +14,13 @@ import sqlalchemy as sa
 from finesweep.errors import ResultsError
 from finesweep.events import Configuration, Grid, Report, Source, SweepHistory, TrialState, Value
 from finesweep.results.columns import (
+    COUNT,
     FACT_COLUMNS,
+    JOB_COLUMNS,
+    NUMBER,
     ON_FRONT,
     SWEEP_COLUMNS,
+    TEXT,
     TRIAL_COLUMNS,
     objective_columns,
     parameter_column,
@@ -40,7 +44,7 @@ from finesweep.results.schema import (
     trials,
 )
 from finesweep.results.url import redacted, resolve_url, sqlite_path
-from finesweep.spec.sweep import SweepSpec, read_sweep
+from finesweep.spec.sweep import REMOTE, SweepSpec, read_sweep
 
 _TRIAL_FIELDS = (
     *("sweep_id", "number", "state", "value", "value_step", "reason", "source", "examples_seen"),
@@ -208,7 +212,7 @@ class Results:
             row.seconds_used,
             row.created_at,
             f"{lease.holder.host} {lease.holder.pid}" if lease and is_live else None,
-            _model_name(row.spec["model"]),
+            _model_name(row.spec.get("remote") or row.spec["model"]),
             row.spec["task"],
             row.end_reason,
             _verified(row.provenance),
@@ -221,6 +225,7 @@ class Results:
         columns = TRIAL_COLUMNS | objectives | {parameter_column(name): dtype for name, dtype in parameters.items()}
         names = {row.id: row.name for row in chosen}
         live = {row.id for row in chosen if self._is_live(row)}
+        remote = {row.id for row in chosen if row.spec.get("trainer") == REMOTE}
         spent = _spent(connection, names)
         judged = objective_values(connection, chosen) if objectives else {}
         query = sa.select(*(trials.c[name] for name in _TRIAL_FIELDS))
@@ -236,6 +241,7 @@ class Results:
                 *(row.value, row.value_step, row.reason, row.source, row.examples_seen),
                 *(duration_s, n_attempts, row.twin_of, row.reused_from, row.started_at, row.finished_at),
                 *_counts(facts[row.sweep_id, row.number if row.reused_from is None else row.reused_from]),
+                *(_job_values(facts[row.sweep_id, row.number]) if row.sweep_id in remote else _NO_JOB),
             )
             others = map(judged.get((row.sweep_id, row.number), {ON_FRONT: False}).get, objectives)
             rows.append((*fixed, *others, *map(row.configuration.get, parameters)))
@@ -302,9 +308,22 @@ def _counts(facts: Mapping[str, Any]) -> Iterable[int | None]:
     return (value if isinstance(value, int) else None for value in told)
 
 
+def _job_values(facts: Mapping[str, Any]) -> Iterable[Any]:
+    """Give the columns of a job: what the remote trainer told, as far as it has."""
+    kinds = {TEXT: str, COUNT: int, NUMBER: int | float}
+    told = ((facts.get(name), kinds[TRIAL_COLUMNS[name]]) for name in JOB_COLUMNS)
+    return (value if isinstance(value, kind) else None for value, kind in told)
+
+
+_NO_JOB = (None,) * len(JOB_COLUMNS)
+
+
 def _model_name(model: str | Mapping[str, Any] | None) -> str | None:
-    """Name a stored sweep's model, which earlier versions kept as text; a trainer of the user's own may have none."""
-    return model if isinstance(model, str | None) else str(model["name"])
+    """Name a stored sweep's model, which earlier versions kept as text; a trainer of the user's own may have none.
+
+    Of a server's model, the section `remote` names it.
+    """
+    return model if isinstance(model, str | None) else str(model["model"] if "base_url" in model else model["name"])
 
 
 def _spent(connection: sa.Connection, sweep_ids: Iterable[int]) -> dict[tuple[int, int], tuple[int, float]]:

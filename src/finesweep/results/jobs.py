@@ -27,9 +27,8 @@ class JobCost:
     def text(self) -> str:
         """Say it in a few words."""
         n = f"{self.n_jobs:,} job{'' if self.n_jobs == 1 else 's'}"
-        money = "" if self.money is None else f", {money_text(self.money)} of money"
-        untold = f" ({self.n_untold:,} more not counted yet)" if self.n_untold else ""
-        return f"{n}, {self.trained_tokens:,} trained tokens{money}{untold}"
+        untold = f", of {self.n_untold:,} more not told yet" if self.n_untold else ""
+        return f"{n}, {tokens_text(self.trained_tokens, self.money)}{untold}"
 
 
 def job_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +50,16 @@ def job_cost(results: Results, sweep: str) -> JobCost | None:
     price = spec.remote.price_per_million
     n_untold = sum(told is None for told in tokens.values())
     return JobCost(len(tokens), total, None if price is None else total * price / 1e6, n_untold)
+
+
+def place_text(facts: Mapping[str, Any]) -> str:
+    """Say where a trial is trained: on which device, or as which job."""
+    return str(facts.get("job") or facts.get("device", ""))
+
+
+def tokens_text(n_tokens: int, money: float | None) -> str:
+    """Say how many tokens are trained, and what they cost where that is known."""
+    return f"{n_tokens:,} trained tokens" + ("" if money is None else f" (cost {money_text(money)})")
 
 
 def money_text(money: float) -> str:

@@ -328,6 +328,13 @@ class RemoteSweep(FunctionSweep):
     training: RemoteTraining = RemoteTraining()
 
 
+def model_name(spec: SweepSpec) -> str | None:
+    """Name the model that a sweep trains, by the server's name for it if it is one of a server's."""
+    if isinstance(spec, RemoteSweep):
+        return spec.remote.model
+    return None if spec.model is None else spec.model.name
+
+
 def sweep_kind(values: Any) -> type[TransformersSweep | FunctionSweep | RemoteSweep]:  # Any: whatever stands in a file
     """Tell by the trainer which kind of sweep the values of a file are meant to be."""
     trainer = values.get("trainer") if isinstance(values, Mapping) else None

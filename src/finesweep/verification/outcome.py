@@ -13,7 +13,7 @@ from finesweep.events import TEST_METRICS, TrialRecord, TrialState
 from finesweep.results.frames import Results
 from finesweep.results.schema import SweepState
 from finesweep.spec.study import Objective
-from finesweep.spec.sweep import TransformersSweep
+from finesweep.spec.sweep import RemoteSweep, TransformersSweep
 from finesweep.verification import statistics
 from finesweep.verification.found import TEST, VALIDATION, ArmOutcome, Difference, Judged, Outcome
 from finesweep.verification.plan import SEED, Arm, VerificationPlan, created_at, key_of, plan_of, verifications
@@ -55,7 +55,7 @@ def read_outcome(results: Results, verification: str) -> Outcome | None:
     objective = spec.study.objective
     frame = results.sweeps().set_index("sweep")
     records = results.history(verification).trials
-    is_own = not isinstance(spec, TransformersSweep)
+    is_own, is_remote = not isinstance(spec, TransformersSweep), isinstance(spec, RemoteSweep)
     has_test = isinstance(spec, TransformersSweep) and spec.data.test is not None
     tests = _test_values(results, verification, objective.metric) if has_test else {}
     trainings = {_cell(record): _training(record, tests) for record in records if record.state.is_final}
@@ -89,7 +89,9 @@ def read_outcome(results: Results, verification: str) -> Outcome | None:
         winner=winner.label if winner else None,
         baseline=baseline.label if baseline else None,
         difference=difference,
-        notes=tuple(_notes(plan, standing, trainings, objective, split, has_test=has_test, is_own=is_own)),
+        notes=tuple(
+            _notes(plan, standing, trainings, objective, split, has_test=has_test, is_own=is_own, is_remote=is_remote)
+        ),
     )
 
 
@@ -244,6 +246,12 @@ def _difference(
     return Difference(estimate.n, estimate.mean, estimate.half_width)
 
 
+_SEEDED_BY = {  # whether it is the server that trains -> who is to heed the seed
+    False: "A trainer of your own is to begin from trial.seed.",
+    True: "The server was given another seed each time, and does not heed it.",
+}
+
+
 def _notes(
     plan: VerificationPlan,
     standing: Standing,
@@ -253,9 +261,15 @@ def _notes(
     *,
     has_test: bool,
     is_own: bool,
+    is_remote: bool,
 ) -> list[str]:
     notes = []
-    if split == VALIDATION and is_own:
+    if split == VALIDATION and is_remote:
+        notes.append(
+            "The server measures the validation rows alone: the seeds are new, these rows are those by which the "
+            "search chose, and what is shown keeps that bias. Ask the model itself about rows that no job saw."
+        )
+    elif split == VALIDATION and is_own:
         notes.append(
             "A trainer of your own is judged by what it reports: if that is of the rows by which the search chose, "
             "what is shown is still too good."
@@ -270,7 +284,7 @@ def _notes(
     if _is_constant(plan, standing, trainings):
         notes.append(
             "All trainings of the winner came to the very same value: what is trained does not depend on the seed, and "
-            "repeats tell nothing. A trainer of your own is to begin from trial.seed."
+            f"repeats tell nothing. {_SEEDED_BY[is_remote]}"
         )
     n_unjudged = sum(training.value is not None and training.test is None for training in trainings.values())
     if split == TEST and n_unjudged:

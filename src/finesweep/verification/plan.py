@@ -29,7 +29,7 @@ from finesweep.spec.parameters import (
 from finesweep.spec.settings import trial_settings
 from finesweep.spec.space import default_configuration, fixed_settings, same
 from finesweep.spec.study import NoPruner, SamplerSpec
-from finesweep.spec.sweep import SweepName, SweepSpec, TransformersSweep
+from finesweep.spec.sweep import AUTO, RemoteSweep, SweepName, SweepSpec, TransformersSweep
 
 VERIFICATION = "verification"  # the key of a plan in a sweep's provenance
 DEFAULTS = "defaults"
@@ -137,10 +137,11 @@ def created_at(results: Results, sweep: str) -> str:
     return str(frame.loc[sweep, "created_at"])
 
 
-def verification_spec(spec: SweepSpec, plan: VerificationPlan, name: str) -> SweepSpec:
+def verification_spec(spec: SweepSpec, plan: VerificationPlan, name: str, *, tokens: int | None = None) -> SweepSpec:
     """Make the sweep that trains a plan: the one that is verified, with no sampler to ask and nothing pruned.
 
     Parameters can take the values of the plan's configurations alone, defaults outside their ranges among them.
+    `tokens` is what its jobs, if they are such, may take: what is left of the budget of the sweep that is verified.
     """
     arms = [*plan.arms, *(arm for arm in plan.baselines if arm is not None)]
     fixed = fixed_settings(spec.training, spec.study.parameters)
@@ -162,7 +163,9 @@ def verification_spec(spec: SweepSpec, plan: VerificationPlan, name: str) -> Swe
             "study": study,
             "start_with": (),
             "try_defaults": False,
-            "budget": spec.budget.model_copy(update={"trials": plan.most_trainings, "hours": None}),
+            "budget": spec.budget.model_copy(
+                update={"trials": plan.most_trainings, "hours": None, "tokens": tokens, "money": None}
+            ),
             "resources": spec.resources.model_copy(update={"stack": 1}),
             "artifacts": spec.artifacts.model_copy(update={"keep": "best"}),
         }
@@ -200,6 +203,8 @@ def _baselines(
         return (None,) * len(arms)
     if baseline is not None and baseline != DEFAULTS:
         return (_baseline_trial(results, spec, baseline),) * len(arms)
+    if isinstance(spec, RemoteSweep):  # whose defaults are paid for like others: only if they are asked for
+        return (_auto_arm(results, spec) if baseline == DEFAULTS else None,) * len(arms)
     if not isinstance(spec, TransformersSweep):
         if baseline == DEFAULTS:
             raise ResultsError(
@@ -220,6 +225,18 @@ def _baseline_trial(results: Results, spec: SweepSpec, baseline: str) -> Arm:
         raise ResultsError(f"--baseline {baseline}: write {DEFAULTS}, {NO_BASELINE} or the number of a trial.")
     trial: TrialResult = results.trial(spec.name, int(baseline))
     return _arm(trial.number, trial.configuration, trial.value)
+
+
+def _auto_arm(results: Results, spec: RemoteSweep) -> Arm:
+    """Leave to the server whatever was searched."""
+    configuration = dict.fromkeys(spec.study.parameters, AUTO)
+    known = _tried(results, spec, configuration)
+    return Arm(
+        label=DEFAULTS,
+        trial=known.number if known else None,
+        configuration=configuration,
+        search_value=known.value if known else None,
+    )
 
 
 def _default_arm(results: Results, spec: TransformersSweep, winner: Arm) -> Arm | str:

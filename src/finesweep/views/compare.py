@@ -22,6 +22,7 @@ from finesweep.results.columns import (
 )
 from finesweep.results.cost import examples_trained, sweep_cost
 from finesweep.results.frames import Results
+from finesweep.results.jobs import job_cost
 from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings
@@ -47,6 +48,8 @@ BEST_COLUMNS = {
     "examples_seen": "Int64",  # of all its trials
     "slot_hours": "float64",  # of training
     "gpu_hours": "float64",  # of these, on GPUs
+    "trained_tokens": "Int64",  # of trainer remote: by all of its jobs
+    "cost": "float64",  # of these, by remote.price_per_million
     "verified": "string",  # what its verification found, in a sentence
 }
 
@@ -130,6 +133,8 @@ def comparison_tables(comparison: Comparison, *, selection: Selection = EVERYTHI
         Column("examples_seen", "examples"),
         Column("slot_hours", "slot hours"),
         Column("gpu_hours", "GPU hours"),
+        Column("trained_tokens", "tokens", hidden_if_empty=True),
+        Column("cost", "cost", hidden_if_empty=True),
         Column("verified", "verification", "text", hidden_if_empty=True),
     )
     best = Table(best_columns, json_rows(comparison.best))
@@ -176,6 +181,7 @@ def _best(
     marked = trials[ON_FRONT] if ON_FRONT in trials else pd.Series(pd.NA, index=trials.index, dtype="boolean")
     on_front = marked.groupby(trials["sweep"]).sum(min_count=1)
     costs = [sweep_cost(results, name) for name in specs]
+    paid = [job_cost(results, name) for name in specs]
     return frame.assign(
         difference=frame["best_value"] - leading,
         judged_on=judged_on if judged_on.nunique() > 1 else None,
@@ -183,5 +189,7 @@ def _best(
         examples_seen=[examples_trained(trials[trials["sweep"] == name]) for name in specs],
         slot_hours=[cost.slot_hours for cost in costs],
         gpu_hours=[cost.gpu_hours for cost in costs],
+        trained_tokens=pd.array([jobs and jobs.trained_tokens for jobs in paid], dtype="Int64"),
+        cost=pd.array([jobs and jobs.money for jobs in paid], dtype="Float64"),
         verified=pd.array([headline(results, name) for name in specs], dtype="string"),
     )[list(BEST_COLUMNS)].astype(BEST_COLUMNS)

@@ -7,8 +7,10 @@ from typing import Any
 
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results, TrialResult
+from finesweep.results.jobs import job_facts
 from finesweep.results.objectives import value_text
 from finesweep.spec.settings import trial_settings
+from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.views.tables import Column, Table
 
 Trial = tuple[str, int]  # sweep, number
@@ -56,6 +58,7 @@ def _side(results: Results, trial: TrialResult, step: int | None) -> dict[str, d
         "trainer": spec.trainer,
         "task": spec.task,
         **_flat("model", None if spec.model is None else spec.model.model_dump(mode="json")),
+        **_flat("remote", _server(spec)),
         **_flat("data", None if spec.data is None else spec.data.model_dump(mode="json")),
         **{name: provenance.get(name) for name in _SURROUNDINGS},
         **_flat("versions", provenance.get("versions")),
@@ -64,11 +67,16 @@ def _side(results: Results, trial: TrialResult, step: int | None) -> dict[str, d
     return {
         "from": described,
         "setting": trial_settings(spec.training, trial.configuration).model_dump(mode="json"),
-        "result": _result(trial, step),
+        "result": _result(trial, step, is_remote=isinstance(spec, RemoteSweep)),
     }
 
 
-def _result(trial: TrialResult, step: int | None) -> dict[str, Any]:
+def _server(spec: SweepSpec) -> Mapping[str, Any] | None:
+    """Give what of a server may make trials differ; not how it is asked."""
+    return spec.remote.model_dump(include={"base_url", "model"}) if isinstance(spec, RemoteSweep) else None
+
+
+def _result(trial: TrialResult, step: int | None, *, is_remote: bool) -> dict[str, Any]:
     common = next((report.metrics for report in trial.reports if report.step == step), {})
     return {
         "state": trial.state.value,
@@ -76,6 +84,7 @@ def _result(trial: TrialResult, step: int | None) -> dict[str, Any]:
         **{metric: value_text(value) for metric, value in trial.values.items()},
         "value_step": trial.value_step,
         "examples_seen": trial.examples_seen,
+        **{name: value for name, value in job_facts(trial.facts).items() if is_remote},
         **{f"{metric} at step {step:,}": value_text(value) for metric, value in sorted(common.items())},
     }
 

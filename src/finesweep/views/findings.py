@@ -17,6 +17,7 @@ import pandas as pd
 from finesweep.events import Source, TrialState
 from finesweep.results.cost import SECONDS_PER_HOUR, examples_trained, sweep_cost
 from finesweep.results.frames import Results, TrialResult
+from finesweep.results.jobs import job_cost
 from finesweep.results.objectives import value_text
 from finesweep.results.schema import SweepState
 from finesweep.spec.parameters import BranchedParameter, FloatParameter, IntParameter, Parameter
@@ -175,6 +176,10 @@ def _of_cost(results: Results, spec: SweepSpec, trials: pd.DataFrame) -> Iterato
     cost, examples = sweep_cost(results, spec.name), examples_trained(trials)
     gpus = f", {cost.gpu_hours:.2g} GPU hours" if cost.gpu_hours else ""
     text = f"It ran for {duration_text(seconds)} and saw {examples:,} examples{gpus}."
+    jobs = job_cost(results, spec.name)
+    if jobs is not None:
+        yield Finding(Kind.COST, f"It ran for {duration_text(seconds)} and saw {examples:,} examples: {jobs.text()}.")
+        return
     n_slots = results.provenance(spec.name).get("devices", {}).get("n_slots")
     if not isinstance(n_slots, int) or n_slots < 1:
         yield Finding(Kind.COST, text)

@@ -21,6 +21,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
+from finesweep.results.jobs import place_text
 from finesweep.results.objectives import value_text
 from finesweep.spec.front import pareto_front, trained_values
 from finesweep.spec.study import Objective
@@ -141,7 +142,7 @@ class Picture:
         trial = self.running.get(event.number)
         if trial is not None:
             trial.last_step = event.facts.get("last_step", trial.last_step)
-            trial.device = str(event.facts.get("device", trial.device))
+            trial.device = place_text(event.facts) or trial.device
             effective, asked = event.facts.get("warmup_steps"), event.facts.get("warmup_steps_asked")
             if isinstance(effective, int) and isinstance(asked, int):
                 trial.warmup = (effective, asked) if effective != asked else None

@@ -15,6 +15,7 @@ import pandas as pd
 
 from finesweep.errors import ResultsError
 from finesweep.results.frames import Results
+from finesweep.spec.sweep import model_name
 from finesweep.verification.outcome import known_outcome
 from finesweep.views.failures import failure_groups
 from finesweep.views.findings import findings
@@ -49,7 +50,7 @@ def report_html(
 ) -> str:
     """Write the report of a sweep. Raises ResultsError without plotly, SweepNameError for an unknown sweep."""
     spec = results.spec(sweep)
-    what = [spec.task, None if spec.model is None else spec.model.name, spec.study.objective.metric]
+    what = [spec.task, model_name(spec), spec.study.objective.metric]
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(clock()))
     parts = [
         f"<h1>{escape(sweep)}</h1>",

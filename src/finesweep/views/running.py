@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finesweep.events import MEMORY_GIB, Configuration
 from finesweep.results.frames import Results
+from finesweep.results.jobs import place_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class RunningRow:
     step: int  # of the sweep's grid, at its last report
     last_step: int | None  # of its schedule, once the worker has told it
     curve: tuple[float, ...]
-    device: str
+    device: str  # or the job that it is at a fine-tuning server
     memory_gib: float | None  # at its last report
     configuration: Configuration
 
@@ -43,7 +44,7 @@ def read_running(results: Results, sweep: str, numbers: Iterable[int]) -> list[R
                 last_step=last_step if isinstance(last_step, int) else None,
                 curve=tuple(report.metrics[metric] for report in trial.reports if metric in report.metrics),
                 memory_gib=float(memory[number]) if number in memory.index else None,
-                device=str(trial.facts.get("device", "")),
+                device=place_text(trial.facts),
                 configuration=trial.configuration,
             )
         )

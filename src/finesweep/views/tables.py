@@ -90,10 +90,13 @@ def trials_table(
         *(Column(name, name) for name in parameters),
         Column(_WARMUP, "warm-up", "text", hidden_if_empty=True),
         Column("examples_seen", "examples"),
+        Column("trained_tokens", "tokens", hidden_if_empty=True),
+        Column("cost", "cost", hidden_if_empty=True),
         Column("duration_s", "time", "duration"),
         Column("reused_from", "reused from", hidden_if_empty=True),
         Column("reason", "reason", "text", hidden_if_empty=True),
-        *(Column(name, name, is_printed=False) for name in FACT_COLUMNS),
+        Column("fine_tuned_model", "tuned model", "text", hidden_if_empty=True),
+        *(Column(name, name, is_printed=False) for name in (*FACT_COLUMNS, "job")),
     )
     rows = [{**row, _WARMUP: _clamped_text(row)} for row in json_rows(frame)]
     if selection.columns:

@@ -14,7 +14,7 @@ from typing import Any
 from finesweep.export.exported import Exported
 from finesweep.export.headline import headline, one_line
 from finesweep.export.record import ExportRecord
-from finesweep.results.jobs import money_text
+from finesweep.results.jobs import tokens_text
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LONGEST_SUFFIX = 40  # characters, as remote.suffix may have
@@ -75,9 +75,7 @@ def _made(remote: Mapping[str, Any]) -> list[str]:
     if best and best != made.get("fine_tuned_model"):
         lines.append(f"The best of its checkpoints by the sweep's metric: {best}.")
     if made.get("trained_tokens") is not None:
-        cost = made.get("cost")
-        money = "" if cost is None else f", {money_text(cost)} of money"
-        lines.append(f"It took {made['trained_tokens']:,} trained tokens{money}; so will another.")
+        lines.append(f"It took {tokens_text(made['trained_tokens'], made.get('cost'))}.")
     return [one_line(line) for line in lines]
 
 
