@@ -138,6 +138,8 @@ def begin(
         facts = _prepare(spec, view)
         if like is not None:
             _refuse_changed(facts, like, view)
+        elif isinstance(spec, RemoteSweep):
+            _say_cost(spec, facts, view)
         grid = grid or plan_grid(spec, n_train_rows=facts.get("n_train_rows", 0))
         provenance = gather_provenance(
             devices=asdict(slots) if slots else {"address": spec.resources.address},
@@ -198,6 +200,13 @@ def resume(
             take_over=take_over,
             agenda=_agenda(spec, provenance),
         )
+
+
+def _say_cost(spec: RemoteSweep, facts: Mapping[str, Any], view: View) -> None:
+    from finesweep.remote.forecast import most_cost
+
+    for line in most_cost(spec, n_train_bytes=facts["n_train_bytes"]):
+        view.say(line)
 
 
 def _identity(spec: SweepSpec) -> dict[str, str]:
@@ -541,7 +550,6 @@ def _prepare(spec: SweepSpec, view: View) -> dict[str, Any]:
 def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
     """Check what jobs will be given, and that there is a key to begin them with."""
     require_client()
-    from finesweep.remote.forecast import most_cost
     from finesweep.remote.rows import prepare_rows
     from finesweep.remote.server import connect
     from finesweep.remote.trainer import remote_facts
@@ -551,8 +559,6 @@ def _prepare_remote(spec: RemoteSweep, view: View) -> dict[str, Any]:
     view.say(f"{files.train.n_rows:,} training and {files.validation.n_rows:,} validation rows are ready.")
     for note in files.notes:
         view.say(note)
-    for line in most_cost(spec, files):
-        view.say(line)
     return dict(remote_facts(files))
 
 

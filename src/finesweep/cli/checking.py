@@ -90,7 +90,7 @@ def _check_remote(spec: RemoteSweep, *, smoke: bool) -> None:
         say(f"{file.n_rows:,} {split} rows, {file.n_bytes:,} bytes")
     for note in files.notes:
         say(f"note: {note}")
-    for line in most_cost(spec, files):
+    for line in most_cost(spec, n_train_bytes=files.train.n_bytes):
         say(line)
     if smoke:
         say(

@@ -1,25 +1,24 @@
 """What the jobs of a sweep may cost at most, told before anything is paid.
 
-In: a sweep, the files that its jobs are given. Out: sentences. It must not know servers.
+In: a sweep, the size of the file that its jobs learn from. Out: sentences. It must not know servers.
 """
 
 from __future__ import annotations
 
 from finesweep.remote.budget import budget_tokens
-from finesweep.remote.rows import JobFiles
 from finesweep.results.jobs import tokens_text
 from finesweep.spec.grid import AUTO_EPOCHS, extremes
 from finesweep.spec.remote_rules import LIMITS
 from finesweep.spec.sweep import AUTO, RemoteSweep
 
 
-def most_cost(spec: RemoteSweep, files: JobFiles) -> list[str]:
+def most_cost(spec: RemoteSweep, *, n_train_bytes: int) -> list[str]:
     """Bound a job and the sweep: a token has a byte at least. Pruning, and longer tokens, make both less."""
     price = spec.remote.price_per_million
     epochs = _most_epochs(spec)
-    n_jobs, job = spec.budget.trials, epochs * files.train.n_bytes
+    n_jobs, job = spec.budget.trials, epochs * n_train_bytes
     lines = [
-        f"a job: {_tokens(job, price)} at most ({epochs} epochs of {files.train.n_bytes:,} bytes)",
+        f"a job: {_tokens(job, price)} at most ({epochs} epochs of {n_train_bytes:,} bytes)",
         f"whole sweep: {_tokens(n_jobs * job, price)} at most ({n_jobs:,} jobs that are not pruned)",
     ]
     limit = budget_tokens(spec)
@@ -27,7 +26,7 @@ def most_cost(spec: RemoteSweep, files: JobFiles) -> list[str]:
         lines.append("There is no limit: set budget.tokens, or budget.money and remote.price_per_million.")
     elif limit < job:
         lines.append(
-            f"The budget, {_tokens(limit, price)}, may not hold one such job: until an epoch has been counted, no job is "
+            f"The budget, {_tokens(limit, price)}, may not hold one such job: until an epoch has been counted, none is "
             "begun that could go beyond it. Raise it, or search fewer n_epochs."
         )
     elif limit < n_jobs * job:

@@ -351,6 +351,7 @@ def remote_facts(files: JobFiles) -> Mapping[str, Any]:
     return {
         "data_fingerprint": files.fingerprint,
         "n_train_rows": files.train.n_rows,
+        "n_train_bytes": files.train.n_bytes,
         "n_validation_rows": files.validation.n_rows,
         "data_notes": list(files.notes),
     }

@@ -228,11 +228,13 @@ class TrialBroker:
         self._emit(AttemptStarted(number, live.attempts))
 
     def describe(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Keep facts that only the worker knows."""
+        """Keep facts that only the worker knows; of a trial that was stopped, too, until its worker has cleaned up."""
         live = self._live.get(number)
         if live is not None:
             self.begin(number)
             self._emit(AttemptDescribed(number, live.attempts, dict(facts)))
+        elif (attempt := self._ended.get(number)) is not None and attempt == self._in_flight.get(number):
+            self._emit(AttemptDescribed(number, attempt, dict(facts)))
 
     def report(self, number: int, report: Report) -> Decision:
         """Judge a report. The same step reported again gets the same answer and changes nothing."""

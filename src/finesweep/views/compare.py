@@ -181,7 +181,11 @@ def _best(
     marked = trials[ON_FRONT] if ON_FRONT in trials else pd.Series(pd.NA, index=trials.index, dtype="boolean")
     on_front = marked.groupby(trials["sweep"]).sum(min_count=1)
     costs = [sweep_cost(results, name) for name in specs]
-    paid = [job_cost(results, name) for name in specs]
+    jobs = pd.DataFrame(
+        [(found.trained_tokens, found.money) if (found := job_cost(results, name)) else (None, None) for name in specs],
+        columns=["trained_tokens", "cost"],
+        dtype="float64",
+    )
     return frame.assign(
         difference=frame["best_value"] - leading,
         judged_on=judged_on if judged_on.nunique() > 1 else None,
@@ -189,7 +193,7 @@ def _best(
         examples_seen=[examples_trained(trials[trials["sweep"] == name]) for name in specs],
         slot_hours=[cost.slot_hours for cost in costs],
         gpu_hours=[cost.gpu_hours for cost in costs],
-        trained_tokens=pd.array([jobs and jobs.trained_tokens for jobs in paid], dtype="Int64"),
-        cost=pd.array([jobs and jobs.money for jobs in paid], dtype="Float64"),
+        trained_tokens=jobs["trained_tokens"],
+        cost=jobs["cost"],
         verified=pd.array([headline(results, name) for name in specs], dtype="string"),
     )[list(BEST_COLUMNS)].astype(BEST_COLUMNS)
