@@ -8,6 +8,7 @@ one that is being written.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
+JOB_MODEL = "model.json"  # of a trial of trainer remote: what its job made
 RESERVED = ".reserved"  # a file in a folder being written, as long as the folder may become; takes no room by itself
 
 
@@ -136,6 +138,15 @@ def _kind_of(path: Path) -> PartKind:
 def own_dir(artifact_dir: Path, number: int) -> Path:
     """Tell where a trainer of the user's own writes what it likes, over all attempts of a trial."""
     return trial_dir(artifact_dir, number) / "folder"
+
+
+def tuned_elsewhere(folder: Path) -> str | None:
+    """Name the model of a fine-tuning server that a trial of trainer remote has noted; None of any other folder."""
+    for path in (folder / JOB_MODEL, folder / "folder" / JOB_MODEL):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            name = json.loads(path.read_text(encoding="utf-8")).get("fine_tuned_model")
+            return name if isinstance(name, str) else None
+    return None
 
 
 def log_path(artifact_dir: Path, number: int) -> Path:

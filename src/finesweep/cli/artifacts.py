@@ -28,6 +28,7 @@ def _policy(context: click.Context, option: click.Parameter, value: str | None) 
 def artifacts(sweep: str, keep: str | None, free: bool, yes: bool, results: str | None, as_json: bool) -> None:
     """Show what each trial holds on disk and what of it may go and why, or remove that."""
     from finesweep.artifacts import make_room, take_stock
+    from finesweep.spec.sweep import RemoteSweep
     from finesweep.sweeps import is_driven
     from finesweep.views.holdings import holdings_table, stock_text, totals
     from finesweep.views.printing import bytes_text
@@ -44,6 +45,8 @@ def artifacts(sweep: str, keep: str | None, free: bool, yes: bool, results: str 
         print_tables([table], as_json=False)
         said = stock_text(table, keep=stock.keep, quota_bytes=stock.quota_bytes, unknown_bytes=stock.unknown_bytes)
         click.echo(said)
+        if isinstance(known.spec(sweep), RemoteSweep):
+            click.echo("What its jobs made is at the server, and stays there whatever is removed here.")
         if n_free:
             policy = f" --keep {keep!r}" if keep else ""
             click.echo(f"{bytes_text(n_free)} may go: finesweep artifacts {sweep}{policy} --free")

@@ -208,7 +208,8 @@ def _files(results: CachedResults, trial: TrialResult) -> dict[str, Any]:
     number = trial.number if trial.reused_from is None else trial.reused_from
     kept = results.artifacts(trial.sweep)
     kept = kept[(kept["number"] == number) & kept["removed_at"].isna()]
-    return {"artifacts": [(str(row.kind), str(row.path)) for row in kept.itertuples()]}
+    tuned = trial.facts.get("fine_tuned_model")  # of a fine-tuning server
+    return {"artifacts": [(str(row.kind), str(row.path)) for row in kept.itertuples()], "tuned": tuned}
 
 
 def _log(results: CachedResults, trial: TrialResult) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from finesweep.errors import DataError, ModelError
+from finesweep.layout import tuned_elsewhere
 from finesweep.production.try_rows import Tried
 from finesweep.spec.faults import unknown
 from finesweep.spec.sweep import ModelSpec, Task
@@ -188,6 +189,10 @@ def _plain(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        if (tuned := tuned_elsewhere(folder)) is not None:
+            raise ModelError(
+                f"{folder}: is of a job of a fine-tuning server, whose model stays there. Ask the server for {tuned}."
+            ) from None
         what = "adapters by themselves" if (folder / ADAPTERS).is_file() else "no model"
         raise ModelError(
             f"{folder}: holds {what}, and nothing that finesweep has written beside. Name a folder that `finesweep "

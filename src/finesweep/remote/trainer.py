@@ -21,7 +21,7 @@ from typing import Any
 from finesweep import trainer
 from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
-from finesweep.layout import own_dir, size_of
+from finesweep.layout import JOB_MODEL, own_dir, size_of
 from finesweep.remote.answers import Job, is_finite
 from finesweep.remote.ledger import SPENT, Ledger, has_no_job, ledger_key
 from finesweep.remote.progress import words_of
@@ -33,7 +33,7 @@ from finesweep.spec.settings import function_settings
 from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
 
-JOB, MODEL = "job.json", "model.json"  # of a trial's folder: which job it is, and what came of it
+JOB, MODEL = "job.json", JOB_MODEL  # of a trial's folder: which job it is, and what came of it
 _LOOK_FOR_TOKENS_S = 10.0  # servers count them when a job has come to rest; some never do
 _SLICE_S = 0.5  # between two questions whether to go on
 _BLOCKING = (401, 402, 403)

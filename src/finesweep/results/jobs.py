@@ -27,8 +27,8 @@ class JobCost:
     def text(self) -> str:
         """Say it in a few words."""
         n = f"{self.n_jobs:,} job{'' if self.n_jobs == 1 else 's'}"
-        untold = f", of {self.n_untold:,} more not told yet" if self.n_untold else ""
-        return f"{n}, {tokens_text(self.trained_tokens, self.money)}{untold}"
+        some = f" by the {self.n_jobs - self.n_untold:,} that are counted" if self.n_untold else ""
+        return f"{n}, {tokens_text(self.trained_tokens, self.money)}{some}"
 
 
 def job_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

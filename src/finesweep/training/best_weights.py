@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from finesweep.errors import ModelError
-from finesweep.layout import size_of
+from finesweep.layout import size_of, tuned_elsewhere
 from finesweep.spec.sweep import ModelSpec, Pooling, Task, TrainingSpec
 from finesweep.training.adapters import ADAPTERS, is_adapted, load_adapters, save_adapters
 from finesweep.training.encoding import Tokenizer, pad_id_of
@@ -116,6 +116,11 @@ def read_facts(folder: Path) -> Mapping[str, Any]:
         facts: Mapping[str, Any] = json.loads((folder / BEST).read_text(encoding="utf-8"))
         check_contents(folder, facts.get("files", {}))
     except OSError as error:
+        if (tuned := tuned_elsewhere(folder)) is not None:
+            raise ModelError(
+                f"{folder} is of a job of a fine-tuning server, whose weights stay there. Ask the server for the model "
+                f"{tuned}."
+            ) from None
         raise ModelError(f"{folder} holds no weights of a trial ({error.strerror}). Name a best-… folder.") from error
     except (DamagedError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder} is damaged: {error}. Train the trial's configuration again.") from error

@@ -291,7 +291,8 @@ def _rungs(study: StudySpec, grid: Grid) -> Iterable[int]:
 def _slot(facts: Mapping[str, Any]) -> str:
     """Name the worker of an attempt: where it was, on which device, as which process."""
     gpus = "+".join(map(str, facts.get("gpu_ids") or ()))
-    parts = (facts.get("node", ""), f"gpu {gpus}" if gpus else "cpu", f"pid {facts.get('pid', '?')}")
+    device = "waiting for jobs" if "job" in facts else f"gpu {gpus}" if gpus else "cpu"
+    parts = (facts.get("node", ""), device, f"pid {facts.get('pid', '?')}")
     return " ".join(str(part) for part in parts if part)
 
 
