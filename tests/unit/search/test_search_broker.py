@@ -139,6 +139,18 @@ def test_a_stopped_trial_is_told_to_stop_whatever_it_asks(make_desk: MakeDesk) -
     assert desk.report(trial.number, 100, 0.5) is Decision.STOP
     assert desk.report(trial.number, 200, 0.5) is Decision.STOP
     assert desk.broker.poll(trial.number) is Decision.STOP
+    assert desk.events == before
+
+
+def test_what_a_stopped_trials_worker_tells_is_kept_until_it_has_cleaned_up(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    trial = desk.next()
+    desk.report(trial.number, 100, math.nan)
+    before = list(desk.events)
+    desk.broker.describe(trial.number, {"trained_tokens": 12})
+    assert desk.events == [*before, AttemptDescribed(trial.number, 1, {"trained_tokens": 12})]
+    desk.finish(trial.number, Ending.STOPPED)
+    before = list(desk.events)
     desk.broker.describe(trial.number, {"late": True})
     assert desk.events == before
 

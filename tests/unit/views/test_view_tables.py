@@ -23,7 +23,7 @@ from finesweep.events import (
     TrialState,
     TrialSuggested,
 )
-from finesweep.results.columns import FACT_COLUMNS
+from finesweep.results.columns import FACT_COLUMNS, JOB_COLUMNS
 from finesweep.results.frames import Results, open_results
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import SweepSpec
@@ -90,7 +90,7 @@ def test_rows_are_json(results: Results) -> None:
         "reused_from": None,
         "reason": None,
         "clamped_warmup": None,
-        **dict.fromkeys(FACT_COLUMNS),
+        **dict.fromkeys((*FACT_COLUMNS, *JOB_COLUMNS)),
     }
 
 
