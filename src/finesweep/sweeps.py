@@ -262,7 +262,8 @@ def extend(
         )
     with open_writer(url) as writer:
         writer.extend(name, trials=trials, hours=hours, tokens=tokens, money=money)
-    _settle_budget(known.spec(name), known.artifact_dir(name))
+    if isinstance(spec := known.spec(name), RemoteSweep):  # an old database may name no folder of another one
+        _settle_budget(spec, known.artifact_dir(name))
 
 
 def load_trained(folder: Path | str) -> Any:  # Any: a transformers or peft model, neither of which is typed
