@@ -54,7 +54,12 @@ def job_cost(results: Results, sweep: str) -> JobCost | None:
 
 def place_text(facts: Mapping[str, Any]) -> str:
     """Say where a trial is trained: on which device, or as which job."""
-    return str(facts.get("job") or facts.get("device", ""))
+    return str(facts["job"] if is_job(facts) else facts.get("device", ""))
+
+
+def is_job(facts: Mapping[str, Any]) -> bool:
+    """Tell whether it is the remote trainer that told these facts; a trainer of the user's own may tell anything."""
+    return isinstance(facts.get("job"), str) and isinstance(facts.get("model"), str)
 
 
 def tokens_text(n_tokens: int, money: float | None) -> str:

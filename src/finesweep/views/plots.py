@@ -17,6 +17,7 @@ from finesweep.errors import ResultsError
 from finesweep.events import DEVICE_USE, MEMORY_GIB, Grid
 from finesweep.results.columns import ON_FRONT, objective_column, parameter_column
 from finesweep.results.frames import Results, ranked
+from finesweep.results.jobs import is_job
 from finesweep.spec.study import AshaPruner, HyperbandPruner, Objective, StudySpec
 from finesweep.views.axes import parameter_axis
 from finesweep.views.picture import configuration_text
@@ -291,7 +292,7 @@ def _rungs(study: StudySpec, grid: Grid) -> Iterable[int]:
 def _slot(facts: Mapping[str, Any]) -> str:
     """Name the worker of an attempt: where it was, on which device, as which process."""
     gpus = "+".join(map(str, facts.get("gpu_ids") or ()))
-    device = "waiting for jobs" if "job" in facts else f"gpu {gpus}" if gpus else "cpu"
+    device = "waiting for jobs" if is_job(facts) else f"gpu {gpus}" if gpus else "cpu"
     parts = (facts.get("node", ""), device, f"pid {facts.get('pid', '?')}")
     return " ".join(str(part) for part in parts if part)
 

@@ -23,12 +23,12 @@ from finesweep.remote.forecast import most_cost
 from finesweep.results.cost import sweep_cost
 from finesweep.results.frames import Results
 from finesweep.results.jobs import job_cost
+from finesweep.results.lease import Holder
 from finesweep.results.writer import ResultsWriter, open_writer
 from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.views.compare import compare, comparison_tables
 from finesweep.views.diff import diff
 from finesweep.views.findings import Kind, findings
-from finesweep.views.picture import Picture
 from finesweep.views.printing import plain_text
 from finesweep.views.running import read_running
 from finesweep.views.tables import leaderboard, sweeps_table
@@ -87,9 +87,8 @@ def results(writer: ResultsWriter, make_spec: Specs, trial_events: Events) -> Re
     study = {"objective": {"metric": "loss", "direction": "minimize"}, "parameters": parameters}
     writer.create_sweep(make_spec("here", task="causal-lm", study=study), grid=GRID, provenance=DATA)
     facts = {"device": "cuda:0", "gpu_ids": [0], "pid": 1, "node": "box", "job": "night shift", "cost": "dear"}
-    writer.listener("here")(
-        trial_events(0, [0.9, 0.8], metric="loss", configuration={"epochs": 2}, facts=facts)
-    )
+    for event in trial_events(0, [0.9, 0.8], metric="loss", configuration={"epochs": 2}, facts=facts):
+        writer.listener("here")([event])
     return open_results(writer.url)
 
 
@@ -103,9 +102,7 @@ def test_jobs_cost_tokens_and_no_hours(results: Results) -> None:
     assert sweep_cost(results, "here").gpu_hours > 0
 
 
-def test_a_job_found_again_is_counted_once(
-    writer: ResultsWriter, make_spec: Specs, trial_events: Events
-) -> None:
+def test_a_job_found_again_is_counted_once(writer: ResultsWriter, make_spec: Specs, trial_events: Events) -> None:
     remote = {"base_url": SERVER, "model": "davinci-002"}
     writer.create_sweep(make_spec("jobs", **remote_sections(remote=remote)), grid=GRID, provenance=DATA)
     take, configuration = writer.listener("jobs"), {"n_epochs": 1, "batch_size": 8}
@@ -159,19 +156,17 @@ def _what(results: Results) -> list[str]:
 
 
 def test_findings_tell_tokens_and_sell_no_waiting(results: Results, writer: ResultsWriter) -> None:
-    writer.used("jobs", 60.0) if hasattr(writer, "used") else None
-    [cost] = [found for found in findings(results, "jobs", pd.DataFrame()) if found.kind is Kind.COST] or [None]
-    if cost is not None:
-        assert "3 jobs, 2,500,000 trained tokens (cost 15.00)" in cost.text
-        assert "slots" not in cost.text
+    writer.acquire("jobs", Holder.this_process())
+    writer.add_seconds("jobs", 60.0)
+    [cost] = [found for found in findings(results, "jobs", pd.DataFrame()) if found.kind is Kind.COST]
+    assert "3 jobs, 2,500,000 trained tokens (cost 15.00)" in cost.text
+    assert "slots" not in cost.text and cost.advice is None
 
 
 def test_running_trials_are_told_by_their_job(results: Results) -> None:
     [row] = read_running(results, "jobs", [0])
     assert row.device == "ftjob-0"
     assert read_running(results, "here", [0])[0].device == "cuda:0"
-    picture = Picture(results.spec("jobs").study.objectives, 3)
-    assert picture.running == {}
 
 
 def test_pages_show_jobs(results: Results) -> None:
@@ -256,7 +251,7 @@ def test_what_a_sweep_may_cost_is_bounded(
         return "\n".join(most_cost(spec, n_train_bytes=1_000_000))
 
     assert f"a job: {epochs},000,000 trained tokens (cost {6 * epochs}.00) at most" in said()
-    assert f"whole sweep: {5 * epochs},000,000 trained tokens (cost {30 * epochs}.00) at most (5 jobs" in said()
+    assert f"whole sweep: {5 * epochs},000,000 trained tokens (cost {30 * epochs:,}.00) at most (5 jobs" in said()
     assert "There is no limit: set budget.tokens" in said()
     ends = said(money=6.0 * epochs + 6.0)
     assert f"The budget ends it before: {epochs + 1},000,000 trained tokens" in ends
