@@ -15,7 +15,7 @@ import yaml
 from finesweep.errors import ExportError, SpecError
 from finesweep.export.reading import read_record
 from finesweep.export.record import ExportRecord
-from finesweep.export.record_file import FORMAT, FunctionRecord, TransformersRecord, json_schema
+from finesweep.export.record_file import FORMAT, FunctionRecord, RemoteRecord, TransformersRecord, json_schema
 from finesweep.export.record_text import export_text, export_yaml
 
 MakeRecord = Callable[..., ExportRecord]
@@ -77,7 +77,7 @@ def test_the_published_schema_is_the_one_of_the_code() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
-@pytest.mark.parametrize("kind", [TransformersRecord, FunctionRecord])
+@pytest.mark.parametrize("kind", [TransformersRecord, FunctionRecord, RemoteRecord])
 def test_the_schema_has_the_keys_of_a_record(kind: Any) -> None:
     assert set(kind.model_fields) == {"finesweep_export", *(field.name for field in fields(ExportRecord))}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pandas as pd
 import pytest
 from starlette.testclient import TestClient
@@ -16,6 +18,7 @@ from finesweep.dashboard.app import make_app
 from finesweep.errors import ResultsError
 from finesweep.events import AttemptDescribed, AttemptStarted, Event, Grid, TrialState
 from finesweep.export.record import export_record
+from finesweep.export.record_file import json_schema
 from finesweep.export.targets import export_to
 from finesweep.notebook import open_results
 from finesweep.production.reproduce import subject
@@ -223,7 +226,10 @@ def test_a_record_hides_what_is_secret_in_an_address(
     assert "abcdef123456" not in str(record.remote)
     assert record.remote["made"]["trained_tokens"] == 5
     assert record.remote["made"]["fine_tuned_model"] is None
-    assert export_to(record, "yaml").text
+    content = json.loads(export_to(record, "json").text)
+    jsonschema.Draft202012Validator(json_schema()).validate(content)
+    content["remote"]["api_key"] = "abcdef123456"
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(content)
 
 
 @pytest.mark.parametrize(
