@@ -15,8 +15,8 @@ import pandas as pd
 from finesweep.driver import SweepEnd, View
 from finesweep.errors import ResultsError, SweepNameError
 from finesweep.results.frames import Results, open_results
-from finesweep.results.jobs import tokens_text
 from finesweep.results.schema import SweepState
+from finesweep.spec.prices import tokens_text
 from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.sweeps import BackendName, Place, begin, existing, is_driven, lines, slots_here, url_of
 from finesweep.verification.plan import (

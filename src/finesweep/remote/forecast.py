@@ -6,10 +6,11 @@ In: a sweep, the size of the file that its jobs learn from. Out: sentences. It m
 from __future__ import annotations
 
 from finesweep.remote.budget import budget_tokens
-from finesweep.results.jobs import tokens_text
 from finesweep.spec.grid import AUTO_EPOCHS, extremes
-from finesweep.spec.remote_rules import LIMITS
+from finesweep.spec.prices import tokens_text
 from finesweep.spec.sweep import AUTO, RemoteSweep
+
+MOST_EPOCHS = 50  # that `training.n_epochs` takes, as the protocol has it
 
 
 def most_cost(spec: RemoteSweep, *, n_train_bytes: int) -> list[str]:
@@ -38,7 +39,7 @@ def _most_epochs(spec: RemoteSweep) -> int:
     """Tell the most epochs of a job; of what is computed for each trial, the most that the protocol takes."""
     parameter = spec.study.parameters.get("n_epochs")
     asked = [spec.training.n_epochs] if parameter is None else extremes(parameter)
-    most = int(LIMITS["n_epochs"][1])
+    most = MOST_EPOCHS
     return max(AUTO_EPOCHS if value == AUTO else int(value) if isinstance(value, int) else most for value in asked)
 
 

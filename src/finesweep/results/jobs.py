@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finesweep.results.frames import Results
+from finesweep.spec.prices import tokens_text
 from finesweep.spec.sweep import RemoteSweep
 
 _TOLD = ("job", "hyperparameters", "trained_tokens", "cost", "fine_tuned_model", "best_checkpoint")
@@ -60,13 +61,3 @@ def place_text(facts: Mapping[str, Any]) -> str:
 def is_job(facts: Mapping[str, Any]) -> bool:
     """Tell whether it is the remote trainer that told these facts; a trainer of the user's own may tell anything."""
     return isinstance(facts.get("job"), str) and isinstance(facts.get("model"), str)
-
-
-def tokens_text(n_tokens: int, money: float | None) -> str:
-    """Say how many tokens are trained, and what they cost where that is known."""
-    return f"{n_tokens:,} trained tokens" + ("" if money is None else f" (cost {money_text(money)})")
-
-
-def money_text(money: float) -> str:
-    """Write an amount of whatever currency: to the cent, or to two digits where that is less."""
-    return f"{money:,.2f}" if money >= 1 or money == 0 else f"{money:.2g}"

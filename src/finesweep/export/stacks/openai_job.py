@@ -14,7 +14,7 @@ from typing import Any
 from finesweep.export.exported import Exported
 from finesweep.export.headline import headline, one_line
 from finesweep.export.record import ExportRecord
-from finesweep.results.jobs import tokens_text
+from finesweep.spec.prices import tokens_text
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LONGEST_SUFFIX = 40  # characters, as remote.suffix may have
