@@ -216,9 +216,9 @@ def _identity(spec: SweepSpec) -> dict[str, str]:
 
 def _settle_budget(spec: SweepSpec, artifact_dir: Path) -> None:
     if isinstance(spec, RemoteSweep):
-        from finesweep.remote.tidy import allow
+        from finesweep.remote.budget import allow
 
-        allow(spec, spec.budget, artifact_dir)
+        allow(spec, artifact_dir)
 
 
 def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame, view: View) -> None:
@@ -232,10 +232,12 @@ def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataF
 
 def _cancel_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame) -> None:
     """Cancel the jobs of a sweep that is deleted: later nobody knows them. Asks the server only if some may run."""
-    require_client()
-    from finesweep.remote.tidy import may_run, tidy
+    from finesweep.remote.budget import may_run
 
     if may_run(artifact_dir) or not trials["state"].isin([state for state in TrialState if state.is_final]).all():
+        require_client()
+        from finesweep.remote.tidy import tidy
+
         remote = spec.remote.model_copy(update={"patience_minutes": DELETING_PATIENCE_MINUTES})
         tidy(spec.model_copy(update={"remote": remote}), artifact_dir, uid=uid, wanted=())
 

@@ -1,6 +1,6 @@
-"""What the jobs of a sweep and of its verifications may still take of one budget.
+"""What the jobs of a sweep and of its verifications may take of one budget.
 
-In: a sweep, the folders of it and of its verifications. Out: tokens. It must not know servers.
+In: a sweep, the folders of it and of its verifications. Out: tokens, limits in ledgers. It must not know servers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from pathlib import Path
 from finesweep.remote.ledger import Ledger, token_limit
 from finesweep.spec.sweep import RemoteSweep
 
-FOLDER = "remote"  # of a sweep's folder: what its trials share
+
+def remote_dir(artifact_dir: Path) -> Path:
+    """Tell where a remote sweep keeps what its trials share."""
+    return artifact_dir / "remote"
 
 
 def budget_tokens(spec: RemoteSweep) -> int | None:
@@ -24,11 +27,21 @@ def tokens_left(spec: RemoteSweep, artifact_dirs: Iterable[Path]) -> int | None:
     limit = budget_tokens(spec)
     if limit is None:
         return None
-    spent = [Ledger(folder / FOLDER).spent() for folder in artifact_dirs if (folder / FOLDER).is_dir()]
+    spent = [Ledger(folder).spent() for folder in map(remote_dir, artifact_dirs) if folder.is_dir()]
     return max(0, limit - sum(one.settled + one.reserved for one in spent))
 
 
 def hand_on(from_dir: Path, to_dir: Path) -> None:
     """Let a sweep of the same rows begin with what is known of an epoch of them."""
-    if (from_dir / FOLDER).is_dir():
-        Ledger(to_dir / FOLDER).expect(Ledger(from_dir / FOLDER).per_epoch())
+    if remote_dir(from_dir).is_dir():
+        Ledger(remote_dir(to_dir)).expect(Ledger(remote_dir(from_dir)).per_epoch())
+
+
+def allow(spec: RemoteSweep, artifact_dir: Path) -> None:
+    """Let the sweep's jobs take what its budget holds; workers that run heed it from now on."""
+    Ledger(remote_dir(artifact_dir)).allow(budget_tokens(spec))
+
+
+def may_run(artifact_dir: Path) -> bool:
+    """Tell whether jobs of a sweep may run still, by its ledger."""
+    return Ledger(remote_dir(artifact_dir)).has_open()

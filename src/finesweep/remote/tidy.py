@@ -9,21 +9,11 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from finesweep.remote.ledger import Ledger, ledger_key, token_limit
+from finesweep.remote.budget import remote_dir
+from finesweep.remote.ledger import Ledger, ledger_key
+from finesweep.remote.outcome import settle
 from finesweep.remote.server import TRIAL, make_server
-from finesweep.remote.trainer import remote_dir, settle
-from finesweep.spec.sweep import Budget, RemoteSweep
-
-
-def allow(spec: RemoteSweep, budget: Budget, artifact_dir: Path) -> None:
-    """Let the sweep's jobs take what a budget holds; workers that run heed it from now on."""
-    limit = token_limit(budget.tokens, budget.money, spec.remote.price_per_million)
-    Ledger(remote_dir(artifact_dir)).allow(limit)
-
-
-def may_run(artifact_dir: Path) -> bool:
-    """Tell whether jobs of a sweep may run still, by its ledger."""
-    return Ledger(remote_dir(artifact_dir)).has_open()
+from finesweep.spec.sweep import RemoteSweep
 
 
 def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[int]) -> list[str]:

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,10 @@ from finesweep import trainer
 from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import JOB_MODEL, own_dir, size_of
-from finesweep.remote.answers import Job, is_finite
+from finesweep.remote.answers import Job
+from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import SPENT, Ledger, has_no_job, ledger_key
-from finesweep.remote.progress import words_of
+from finesweep.remote.outcome import best_of, cost_of, settle, whole_epochs
 from finesweep.remote.rows import JobFiles, prepare_rows
 from finesweep.remote.server import make_server
 from finesweep.remote.watching import IGNORED, MustReturnError, Watch
@@ -206,7 +207,9 @@ class RemoteTrainer:
     ) -> AttemptResult:
         job = self._with_tokens(job)
         settle(self._ledger, job)
-        reporter.describe({"fine_tuned_model": job.fine_tuned_model, **self._cost(job)})
+        reporter.describe(
+            {"fine_tuned_model": job.fine_tuned_model, **cost_of(job, self._spec.remote.price_per_million)}
+        )
         if job.outcome == "failed":
             return AttemptResult(Ending.FAILED, reason=f"job {job.id} failed{job.why_failed}")
         if job.outcome == "cancelled":
@@ -215,7 +218,7 @@ class RemoteTrainer:
             return AttemptResult(Ending.FAILED, reason=f"job {job.id} {self._missing(job)}")
         mine.close()
         checkpoints = self._server.checkpoints(job.id)
-        best = self._best_of(checkpoints) or job.fine_tuned_model
+        best = best_of(checkpoints, self._spec.study.objective) or job.fine_tuned_model
         reporter.describe({"best_checkpoint": best})
         made = {
             "job": job.id,
@@ -243,28 +246,6 @@ class RemoteTrainer:
             job = self._server.job(job.id)
         return job
 
-    def _cost(self, job: Job) -> dict[str, float]:
-        """Give what is known of what a job cost."""
-        if job.trained_tokens is None:
-            return {}
-        price = self._spec.remote.price_per_million
-        cost = {} if price is None else {"cost": job.trained_tokens * price / 1e6}
-        return {"trained_tokens": job.trained_tokens, **cost}
-
-    def _best_of(self, checkpoints: Sequence[Mapping[str, Any]]) -> str | None:
-        """Name the checkpoint that is best by the sweep's metric; None where they do not tell it."""
-        objective = self._spec.study.objective
-        if objective.value == "last":
-            return None
-        best: tuple[float, str] | None = None
-        for checkpoint in checkpoints:  # newest first
-            told = checkpoint.get("metrics") or {}
-            value = next((told[name] for name in words_of(objective.metric) if is_finite(told.get(name))), None)
-            name = checkpoint.get("fine_tuned_model_checkpoint")
-            if value is not None and name and objective.is_better(value, best[0] if best else None):
-                best = value, str(name)
-        return best[1] if best else None
-
     def _leave(self, trial: TrialSpec, mine: Reporter, reporter: trainer.Reporter) -> AttemptResult:
         """Return as the sweep says: after STOP the job is cancelled; after PAUSE it goes on, and is found again."""
         if mine.decision is not Decision.STOP:
@@ -286,7 +267,7 @@ class RemoteTrainer:
             job = self._server.cancel(job.id)
         job = self._with_tokens(job)
         settle(self._ledger, job)
-        reporter.describe(self._cost(job))
+        reporter.describe(cost_of(job, self._spec.remote.price_per_million))
         _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
 
     def _wait(self, seconds: float) -> None:
@@ -320,22 +301,6 @@ def _blocks(error: Exception) -> bool:
     if isinstance(error, RemoteError):
         return error.code in _BLOCKING_CODES or error.status in _BLOCKING
     return isinstance(error, ServerAwayError | DiskFullError)
-
-
-def remote_dir(artifact_dir: Path) -> Path:
-    """Tell where a remote sweep keeps what its trials share."""
-    return artifact_dir / "remote"
-
-
-def settle(ledger: Ledger, job: Job) -> None:
-    """Note what a job that has ended took."""
-    ledger.settle(job.id, tokens=job.trained_tokens, n_epochs=whole_epochs(job) if job.outcome == "succeeded" else None)
-
-
-def whole_epochs(job: Job) -> int | None:
-    """Tell for how many epochs a job is trained, where the server has told, and there are no parts of one."""
-    told = job.made.get("n_epochs")
-    return int(told) if told is not None and told == int(told) else None
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

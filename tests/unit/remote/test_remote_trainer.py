@@ -15,10 +15,11 @@ from finesweep.errors import RemoteError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir
 from finesweep.remote import server
+from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import SPENT, Ledger, Spent, ledger_key
 from finesweep.remote.rows import prepare_rows
 from finesweep.remote.tidy import tidy
-from finesweep.remote.trainer import RemoteTrainer, remote_dir
+from finesweep.remote.trainer import RemoteTrainer
 from finesweep.spec.sweep import RemoteSweep
 
 TRIAL = TrialSpec(0, 1, {"learning_rate_multiplier": 1.5})
