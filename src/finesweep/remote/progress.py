@@ -75,14 +75,14 @@ def is_whole(points: Sequence[Metrics]) -> bool:
 
 
 def restated(points: Sequence[Metrics]) -> Iterator[Metrics]:
-    """Tell in a local sweep's words too what has one; carry the training loss on to steps that do not tell it."""
+    """Tell in a local sweep's words what has one; carry the training loss on to steps that do not tell it."""
     known: dict[str, float] = {}
     n_steps: int | None = None
     for point in points:
         n_steps = point.n_steps or n_steps
         known |= {name: value for name, value in point.values.items() if name.startswith("train_")}
-        own = {word: point.values[name] for name, word in OWN_WORDS.items() if name in point.values}
-        yield Metrics(point.step, {**known, **point.values, **own}, n_steps)
+        told = {OWN_WORDS.get(name, name): value for name, value in point.values.items()}
+        yield Metrics(point.step, {**known, **told}, n_steps)
 
 
 def words_of(metric: str) -> tuple[str, ...]:

@@ -13,17 +13,15 @@ from finesweep.spec.faults import Finding, KeyPath, show, unknown
 from finesweep.spec.study import MetricDirection, Objective
 from finesweep.spec.sweep import Budget, DataSpec, Evaluation, ModelSpec, Remote, Resources
 
-OWN_WORDS: Mapping[str, str] = {  # of local sweeps, for what events tell: these two are told under both
+OWN_WORDS: Mapping[str, str] = {  # what events tell of all validation rows, in the words of local sweeps
     "full_valid_loss": "loss",
     "full_valid_mean_token_accuracy": "token_accuracy",
 }
 REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tell, and which way is better
-    "loss": "minimize",
+    "loss": "minimize",  # of all validation rows, at the end of an epoch or of the job
     "token_accuracy": "maximize",
     "valid_loss": "minimize",
     "valid_mean_token_accuracy": "maximize",
-    "full_valid_loss": "minimize",  # of all validation rows, at the end of an epoch or of the job
-    "full_valid_mean_token_accuracy": "maximize",
     "train_loss": "minimize",
     "train_mean_token_accuracy": "maximize",
 }
@@ -42,7 +40,9 @@ def remote_faults(
     for path, objective in objectives.items():
         if objective.metric not in REMOTE_METRICS:
             at = (*path, "metric")
-            yield Finding(at, unknown("metric of trainer remote", objective.metric, tuple(REMOTE_METRICS)))
+            ours = OWN_WORDS.get(objective.metric)
+            message = unknown("metric of trainer remote", objective.metric, tuple(REMOTE_METRICS))
+            yield Finding(at, message if ours is None else f"{objective.metric} is called {ours} here. Write that.")
         elif objective.direction != REMOTE_METRICS[objective.metric]:
             better = REMOTE_METRICS[objective.metric]
             yield Finding(

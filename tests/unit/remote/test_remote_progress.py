@@ -100,7 +100,7 @@ def test_whether_all_is_told(points: list[Metrics], whole: bool) -> None:
 def test_metrics_in_a_local_sweeps_words() -> None:
     first, second = restated([at(1, 2, train_loss=3.0, valid_loss=2.0), at(2, full_valid_loss=1.0)])
     assert first == at(1, 2, train_loss=3.0, valid_loss=2.0)
-    assert second == at(2, 2, train_loss=3.0, full_valid_loss=1.0, loss=1.0)
+    assert second == at(2, 2, train_loss=3.0, loss=1.0)
     assert words_of("loss") == ("loss", "full_valid_loss")
     assert words_of("token_accuracy") == ("token_accuracy", "full_valid_mean_token_accuracy")
     assert words_of("valid_loss") == ("valid_loss",)

@@ -155,7 +155,8 @@ def test_values_that_servers_refuse(faults: Faults, override: str, told: str) ->
     ("override", "told"),
     [
         ("study.objective.metric=accuracy", 'study.objective.metric: metric of trainer remote "accuracy" is unknown'),
-        ("study.objective.metric=perplexity", "Known: full_valid_loss, full_valid_mean_token_accuracy, loss,"),
+        ("study.objective.metric=perplexity", "Known: loss, token_accuracy, "),
+        ("study.objective.metric=full_valid_loss", "full_valid_loss is called loss here. Write that."),
         ("study.objective.direction=maximize", "study.objective.direction: of loss the better is what minimizes it."),
         ("data.format=text", "data.format: fine-tuning servers take prompts with completions, or chats. Choose"),
         ("model=roberta-base", "model: with trainer remote the server's model is named as remote.model. Remove"),
