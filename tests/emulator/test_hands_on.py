@@ -91,8 +91,8 @@ def test_from_a_sweep_to_an_answer(folder: Path, tiny_model: Path, serve: Callab
     assert values == sorted(values), "they are ranked together: rows and metric are the same"
 
     best = known.best("davinci-002")
-    say(["export", "davinci-002", "--to", "openai", "-o", folder / "again" / "job.py"])
-    request = (folder / "again" / "job.py").read_text()
+    say(["export", "davinci-002", "--to", "openai", "-o", folder / "job.py"])
+    request = (folder / "job.py").read_text()
     asked_for = {name: value for name, value in best.configuration.items() if name != "learning_rate_multiplier"}
     assert len(asked_for) == 2
     assert all(f'"{name}": {value}' in request for name, value in asked_for.items())
