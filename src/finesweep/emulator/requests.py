@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from finesweep.emulator.objects import Auto, Hyperparameters
+from finesweep.spec.remote_rules import COMPLETION_MODELS
 
 FEWEST_ROWS = 10
 MOST_BYTES = 512 * 2**20  # of a file
-COMPLETION_MODELS = ("davinci-", "babbage-")  # all others are chat models, as their names say in the protocol's world
 
 Text64 = Annotated[str, StringConstraints(max_length=64)]
 Text512 = Annotated[str, StringConstraints(max_length=512)]
@@ -137,6 +137,7 @@ class Rows:
 
 
 def is_chat_model(alias: str) -> bool:
+    """Tell the kind of a model by its name: what is no completion model takes chats."""
     return not alias.startswith(COMPLETION_MODELS)
 
 

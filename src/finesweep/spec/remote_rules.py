@@ -25,6 +25,7 @@ REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tel
     "train_loss": "minimize",
     "train_mean_token_accuracy": "maximize",
 }
+COMPLETION_MODELS, CHAT_MODELS = ("davinci-", "babbage-"), ("gpt-",)  # as their names begin
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of an environment variable
 
 
@@ -51,6 +52,8 @@ def remote_faults(
     if data is not None and data.format == "text":
         message = "fine-tuning servers take prompts with completions, or chats. Choose prompt-completion or messages."
         yield Finding(("data", "format"), message)
+    if data is not None and remote is not None:
+        yield from _format_faults(data.format, remote.model)
     if evaluation is not None and evaluation.model_fields_set:
         yield Finding(("evaluation",), "the server alone measures, and its events tell what. Remove this section.")
     if model is not None:
@@ -72,6 +75,17 @@ def remote_budget_faults(budget: Budget, remote: Remote | None, *, is_remote: bo
         return
     if budget.money is not None and remote is not None and remote.price_per_million is None:
         yield Finding(("budget", "money"), "what a token costs is not known. Say it as remote.price_per_million.")
+
+
+def _format_faults(format_: str, model: str) -> Iterator[Finding]:
+    """Of models whose kind is known by their name: a server would refuse the rows once they are uploaded."""
+    family = model.removeprefix("ft:")
+    if format_ == "messages" and family.startswith(COMPLETION_MODELS):
+        message = f"{show(model)} is a completion model, which learns from prompts and completions. Write those, or"
+        yield Finding(("data", "format"), f"{message} choose a chat model as remote.model.")
+    if format_ == "prompt-completion" and family.startswith(CHAT_MODELS):
+        message = f"{show(model)} is a chat model, which learns from chats. Write rows of messages (format: messages),"
+        yield Finding(("data", "format"), f"{message} or choose a completion model as remote.model.")
 
 
 def _key_faults(variable: str) -> Iterator[Finding]:

@@ -68,10 +68,15 @@ def test_a_right_sweep_is_right(path: Path, faults: Faults) -> None:
     assert (spec.remote.api_key_env, spec.remote.max_concurrent) == ("OPENAI_API_KEY", 4)
 
 
+def test_chats_are_for_chat_models(faults: Faults) -> None:
+    for model in ("gpt-4o-mini-2024-07-18", "ft:gpt-4o:me::1", "meta-llama/Llama-3"):
+        assert faults("data.format=messages", f"remote.model={model}") == []
+
+
 @pytest.mark.parametrize(
     "override",
     [
-        "data.format=messages",
+        "remote.model=a-model-of-any-kind",
         "resources.max_parallel=2",
         "budget.tokens=1000",
         "remote.api_key_env=TOGETHER_API_KEY",
@@ -159,6 +164,8 @@ def test_values_that_servers_refuse(faults: Faults, override: str, told: str) ->
         ("study.objective.metric=full_valid_loss", "full_valid_loss is called loss here. Write that."),
         ("study.objective.direction=maximize", "study.objective.direction: of loss the better is what minimizes it."),
         ("data.format=text", "data.format: fine-tuning servers take prompts with completions, or chats. Choose"),
+        ("data.format=messages", 'data.format: "davinci-002" is a completion model, which learns from prompts and'),
+        ("remote.model=gpt-4o-mini-2024-07-18", "is a chat model, which learns from chats. Write rows of messages"),
         ("model=roberta-base", "model: with trainer remote the server's model is named as remote.model. Remove"),
         (
             "evaluation={generation: {rows: 3}}",
