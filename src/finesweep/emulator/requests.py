@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from finesweep.emulator.objects import Auto, Hyperparameters
-from finesweep.spec.remote_rules import COMPLETION_MODELS
+from finesweep.spec.protocol import COMPLETION_MODELS
 
 FEWEST_ROWS = 10
 MOST_BYTES = 512 * 2**20  # of a file

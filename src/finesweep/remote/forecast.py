@@ -8,9 +8,8 @@ from __future__ import annotations
 from finesweep.remote.budget import budget_tokens
 from finesweep.spec.grid import AUTO_EPOCHS, extremes
 from finesweep.spec.prices import tokens_text
+from finesweep.spec.protocol import MOST_EPOCHS
 from finesweep.spec.sweep import AUTO, RemoteSweep
-
-MOST_EPOCHS = 50  # that `training.n_epochs` takes, as the protocol has it
 
 
 def most_cost(spec: RemoteSweep, *, n_train_bytes: int) -> list[str]:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from finesweep.errors import DataError
+from finesweep.spec.protocol import FEWEST_ROWS, MOST_BYTES
 from finesweep.spec.sweep import RemoteSweep
 from finesweep.training.reading import fingerprint_rows, read_splits
 from finesweep.training.rows import Rows
 from finesweep.training.sources import quiet, source_of
 
-FEWEST_ROWS = 10
-MOST_BYTES = 512 * 2**20  # of a file
 _COMMON = 0.9  # share of rows that must end alike for it to be meant
 
 

@@ -21,6 +21,7 @@ from finesweep.errors import RemoteError
 from finesweep.remote.answers import Job, Metrics, is_newest_first, metrics_of, read_job, read_list
 from finesweep.remote.calls import Calls, NotOfProtocolError, NotYetError, remote_error
 from finesweep.remote.rows import JobFile
+from finesweep.spec.protocol import request_part
 from finesweep.spec.sweep import AUTO, Remote
 
 SWEEP, TRIAL = "finesweep_sweep", "finesweep_trial"  # keys of a job's metadata
@@ -118,10 +119,7 @@ class Server:
         Raises RemoteError where the server refuses it.
         """
         asked = {name: value for name, value in settings.items() if value != AUTO}
-        if self._remote.hyperparameters == "method":
-            form: dict[str, Any] = {"method": {"type": "supervised", "supervised": {"hyperparameters": asked}}}
-        else:
-            form = {"hyperparameters": asked}
+        form = request_part(asked, self._remote.hyperparameters)
         if self._remote.suffix is not None:
             form["suffix"] = self._remote.suffix
         metadata = {SWEEP: self._uid, TRIAL: str(trial)}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from finesweep.secrets import is_secret_variable
 from finesweep.spec.faults import Finding, KeyPath, show, unknown
+from finesweep.spec.protocol import CHAT_MODELS, COMPLETION_MODELS
 from finesweep.spec.study import MetricDirection, Objective
 from finesweep.spec.sweep import Budget, DataSpec, Evaluation, ModelSpec, Remote, Resources
 
@@ -25,7 +26,6 @@ REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tel
     "train_loss": "minimize",
     "train_mean_token_accuracy": "maximize",
 }
-COMPLETION_MODELS, CHAT_MODELS = ("davinci-", "babbage-"), ("gpt-",)  # as their names begin
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of an environment variable
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, fiel
 
 from finesweep.secrets import hide_urls
 from finesweep.spec.parameters import Float, Int, Model, Scalar
+from finesweep.spec.protocol import MOST_BATCH, MOST_EPOCHS, Form
 from finesweep.spec.study import MetricDirection, StudySpec
 
 Task = Literal["classification", "multi-label-classification", "regression", "causal-lm"]
@@ -252,8 +253,8 @@ class RemoteTraining(FunctionSettings):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    n_epochs: Auto | Annotated[Int, Field(ge=1, le=50)] = AUTO
-    batch_size: Auto | Annotated[Int, Field(ge=1, le=256)] = AUTO
+    n_epochs: Auto | Annotated[Int, Field(ge=1, le=MOST_EPOCHS)] = AUTO
+    batch_size: Auto | Annotated[Int, Field(ge=1, le=MOST_BATCH)] = AUTO
     learning_rate_multiplier: Auto | Annotated[Float, Field(gt=0)] = AUTO
     seed: Int = Field(default=0, ge=0, lt=2**31)  # what servers count to
 
@@ -268,7 +269,7 @@ class Remote(Model):
     poll_s: Float = Field(default=10.0, gt=0)  # seconds between looks at a job
     timeout_s: Float = Field(default=60.0, gt=0)  # of a request
     patience_minutes: Float = Field(default=10.0, gt=0)  # how long a server may fail to answer before the sweep pauses
-    hyperparameters: Literal["method", "top-level"] = "method"  # where in the request of a job they stand
+    hyperparameters: Form = "method"  # where in the request of a job they stand
     suffix: str | None = Field(default=None, min_length=1, max_length=40)  # of the names of tuned models
     price_per_million: Float | None = Field(default=None, gt=0)  # of trained tokens, in any currency
 

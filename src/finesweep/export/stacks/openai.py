@@ -13,6 +13,7 @@ from finesweep.export.exported import Exported
 from finesweep.export.ledger import Ledger
 from finesweep.export.record import ExportRecord
 from finesweep.export.record_text import json_text
+from finesweep.spec.protocol import request_part
 from finesweep.spec.sweep import TRANSFORMERS
 
 _OWN = ("n_epochs", "epochs", "batch_size", "learning_rate_multiplier")
@@ -32,7 +33,7 @@ def to_openai(record: ExportRecord, ledger: Ledger) -> Exported:
         "training_file": "",
         "seed": seed % 2**31,
         "suffix": f"{record.sweep}-{record.trial}"[:_LONGEST_SUFFIX],
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        **request_part(hyperparameters, "method"),
     }
     _warn_of_model(record, ledger)
     for item in ("evaluation.metrics", "evaluation.generation"):

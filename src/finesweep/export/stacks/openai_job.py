@@ -15,6 +15,7 @@ from finesweep.export.exported import Exported
 from finesweep.export.headline import headline, one_line
 from finesweep.export.record import ExportRecord
 from finesweep.spec.prices import tokens_text
+from finesweep.spec.protocol import request_part
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _LONGEST_SUFFIX = 40  # characters, as remote.suffix may have
@@ -56,13 +57,13 @@ def _literal(value: Mapping[str, Any]) -> str:
 
 def _job(record: ExportRecord, remote: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Give the request but for its files, in the form that the sweep's server takes."""
-    form: dict[str, Any] = (
-        {"hyperparameters": asked}
-        if remote["hyperparameters"] == "top-level"
-        else {"method": {"type": "supervised", "supervised": {"hyperparameters": asked}}}
-    )
     suffix = remote["suffix"] or f"{record.sweep}-{record.trial}"[:_LONGEST_SUFFIX]
-    return {"model": remote["model"], "seed": record.seed, "suffix": suffix, **form}
+    return {
+        "model": remote["model"],
+        "seed": record.seed,
+        "suffix": suffix,
+        **request_part(asked, remote["hyperparameters"]),
+    }
 
 
 def _made(remote: Mapping[str, Any]) -> list[str]:
