@@ -22,8 +22,10 @@ from finesweep.errors import (
     DataError,
     DriveError,
     FinesweepError,
+    RemoteError,
     ResourcesError,
     ResultsError,
+    ServerAwayError,
     SweepHeldError,
     SweepNameError,
 )
@@ -150,7 +152,10 @@ def begin(
         writer.create_sweep(spec, grid=grid, provenance=provenance)
         _settle_budget(spec, place.artifact_dir)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return drive_stored(spec, place, grid, make_backend, writer=writer, view=view, agenda=_agenda(spec, provenance))
+        agenda = _agenda(spec, provenance)
+        end = drive_stored(spec, place, grid, make_backend, writer=writer, view=view, agenda=agenda)
+    _cancel_what_is_left(end, spec, place, provenance, view)
+    return end
 
 
 def resume(
@@ -187,10 +192,10 @@ def resume(
         _refuse_changed(_prepare(spec, view), provenance, view)
         _settle_budget(spec, place.artifact_dir)
         if isinstance(spec, RemoteSweep):
-            _tidy_jobs(spec, place.artifact_dir, provenance[REMOTE_SWEEP], known.trials(name), view)
+            _tidy_jobs(spec, place.artifact_dir, provenance, known.trials(name), view)
         grid = writer.grid(name)
         make_backend = partial(_backend, backend, spec, place, grid, slots, provenance=provenance, local=local)
-        return drive_stored(
+        end = drive_stored(
             spec,
             place,
             grid,
@@ -200,6 +205,8 @@ def resume(
             take_over=take_over,
             agenda=_agenda(spec, provenance),
         )
+    _cancel_what_is_left(end, spec, place, provenance, view)
+    return end
 
 
 def _say_cost(spec: RemoteSweep, facts: Mapping[str, Any], view: View) -> None:
@@ -221,25 +228,48 @@ def _settle_budget(spec: SweepSpec, artifact_dir: Path) -> None:
         allow(spec, artifact_dir)
 
 
-def _tidy_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame, view: View) -> None:
+def _tidy_jobs(
+    spec: RemoteSweep, artifact_dir: Path, provenance: Mapping[str, Any], trials: pd.DataFrame, view: View
+) -> None:
     """Cancel jobs of a fine-tuning server that no trial waits for: their driver died before it could."""
     from finesweep.remote.tidy import tidy
 
-    wanted = trials.loc[~trials["state"].isin([state for state in TrialState if state.is_final]), "number"]
-    for job in tidy(spec, artifact_dir, uid=uid, wanted=[int(number) for number in wanted]):
+    numbers = trials.loc[~trials["state"].isin([state for state in TrialState if state.is_final]), "number"]
+    wanted, most = [int(number) for number in numbers], int(provenance["n_train_bytes"])
+    for job in tidy(spec, artifact_dir, uid=provenance[REMOTE_SWEEP], wanted=wanted, most_per_epoch=most):
         view.say(f"job {job} is cancelled: no trial waits for it.")
 
 
-def _cancel_jobs(spec: RemoteSweep, artifact_dir: Path, uid: str, trials: pd.DataFrame) -> None:
+def _cancel_what_is_left(
+    end: SweepEnd, spec: SweepSpec, place: Place, provenance: Mapping[str, Any], view: View
+) -> None:
+    """Cancel jobs of a sweep that is over and run still: of pruned trials whose server was away, of lost workers."""
+    if not isinstance(spec, RemoteSweep) or end.state is SweepState.INTERRUPTED:
+        return
+    from finesweep.remote.budget import may_run
+
+    if may_run(place.artifact_dir):
+        trials = open_results(place.url).trials(spec.name)
+        try:
+            _tidy_jobs(_impatient(spec), place.artifact_dir, provenance, trials, view)
+        except (RemoteError, ServerAwayError) as error:
+            view.say(f"{error} Jobs may run there still: finesweep resume {spec.name} cancels them.")
+
+
+def _impatient(spec: RemoteSweep) -> RemoteSweep:
+    remote = spec.remote.model_copy(update={"patience_minutes": DELETING_PATIENCE_MINUTES})
+    return spec.model_copy(update={"remote": remote})
+
+
+def _cancel_jobs(
+    spec: RemoteSweep, artifact_dir: Path, provenance: Mapping[str, Any], trials: pd.DataFrame, view: View
+) -> None:
     """Cancel the jobs of a sweep that is deleted: later nobody knows them. Asks the server only if some may run."""
     from finesweep.remote.budget import may_run
 
     if may_run(artifact_dir) or not trials["state"].isin([state for state in TrialState if state.is_final]).all():
         require_client()
-        from finesweep.remote.tidy import tidy
-
-        remote = spec.remote.model_copy(update={"patience_minutes": DELETING_PATIENCE_MINUTES})
-        tidy(spec.model_copy(update={"remote": remote}), artifact_dir, uid=uid, wanted=())
+        _tidy_jobs(_impatient(spec), artifact_dir, provenance, trials.iloc[:0], view)
 
 
 def extend(
@@ -301,7 +331,7 @@ def delete(name: str, *, leave_jobs: bool = False, results: str | None = None) -
     with open_writer(url) as writer:
         writer.refuse_if_held(name)
         if isinstance(spec, RemoteSweep) and not leave_jobs:
-            _cancel_jobs(spec, artifact_dir, known.provenance(name)[REMOTE_SWEEP], known.trials(name))
+            _cancel_jobs(spec, artifact_dir, known.provenance(name), known.trials(name), lines())
         writer.delete(name)
     delete_study(url, name)
     return _remove_files(artifact_dir, name)

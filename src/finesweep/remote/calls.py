@@ -8,9 +8,13 @@ words.
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx2
@@ -93,7 +97,7 @@ class Calls:
                 reason, told_s, may_be_done = str(error), 0.0, False
             if is_asked and may_be_done:
                 n_looks = LOOKS
-            pause_s = max(told_s, self._backoff_s(n))
+            pause_s = told_s + self._backoff_s(n)  # with its chance, lest all who were told the same return together
             if self._clock() - began_s + pause_s > self._patience_s:
                 asks = f"; it asks to wait {told_s:,.0f} s" if told_s else ""
                 patience = f"{self._patience_s / 60:.3g} min"
@@ -155,12 +159,15 @@ def _is_transient(error: openai.APIStatusError) -> bool:
 
 
 def _told_to_wait_s(error: openai.APIStatusError) -> float:
-    """Read Retry-After, where it is a number of seconds; 0 where it is not."""
+    """Read Retry-After, a number of seconds or a date; 0 where it is neither."""
     for header, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             wait_s = float(error.response.headers[header]) * unit_s
         except (KeyError, ValueError):
             continue
-        if 0 <= wait_s < 3600:
+        if 0 <= wait_s < math.inf:
             return wait_s
+    with suppress(KeyError, TypeError, ValueError):
+        until = parsedate_to_datetime(error.response.headers["retry-after"])
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
     return 0.0

@@ -73,15 +73,27 @@ class Ledger:
                 book["jobs"].setdefault(job_id, entry)
                 self._write(book)
 
-    def amend(self, job_id: str, *, n_epochs: int, most_per_epoch: int) -> None:
-        """Set aside for a job what it takes by the epochs that its server has told, in place of what was expected."""
+    def amend(self, job_id: str, *, n_epochs: int, most_per_epoch: int) -> bool:
+        """Set aside for a job what it takes by the epochs that its server has told, in place of what was expected.
+
+        Tell whether the limit holds that; a job that takes no more than was expected is always held.
+        """
         with self._lock:
             book = self._read()
             entry = book["jobs"].get(job_id)
-            if entry is not None and entry["settled"] is None and entry["n_epochs"] != n_epochs:
-                wanted = n_epochs * (book["per_epoch"] or most_per_epoch)
-                entry.update(n_epochs=n_epochs, reserved=wanted)
-                self._write(book)
+            if entry is None or entry["settled"] is not None or entry["n_epochs"] == n_epochs:
+                return True
+            wanted, before = n_epochs * (book["per_epoch"] or most_per_epoch), entry["reserved"]
+            entry.update(n_epochs=n_epochs, reserved=wanted)
+            book["most_epochs"] = max(book.get("most_epochs", 0), n_epochs)
+            self._write(book)
+            spent, limit = _spent(book), book["limit"]
+            return wanted <= before or limit is None or spent.settled + spent.reserved <= limit
+
+    def most_epochs(self) -> int:
+        """Tell the most epochs that a server chose for a job; 0 where none was seen to choose."""
+        with self._lock:
+            return int(self._read().get("most_epochs", 0))
 
     def settle(self, job_id: str, *, tokens: int | None, n_epochs: int | None) -> None:
         """Note what a job that has ended took; one that was trained to its end, `n_epochs`, tells what an epoch takes.

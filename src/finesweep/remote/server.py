@@ -85,24 +85,22 @@ class Server:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def job_of(self, trial: int) -> Job | None:
-        """Find the job of a trial that is under way or has succeeded; others of it that run are cancelled."""
+        """Find the job of a trial that is under way or has succeeded: of several the oldest. See `twins_of`."""
         jobs = [job for job in self.jobs() if job.metadata.get(TRIAL) == str(trial)]
         self._known[trial] = frozenset(job.id for job in jobs)
         wanted = [job for job in jobs if job.may_count]
         if not wanted:
             return None
-        kept = next((job for job in wanted if job.outcome == "succeeded"), wanted[-1])  # the oldest
-        for job in wanted:
-            if job.id != kept.id and not job.is_over:
-                self.cancel(job.id)
-        return kept
+        if len(wanted) > 1:
+            self._begun_again.add(trial)
+        return next((job for job in wanted if job.outcome == "succeeded"), wanted[-1])
 
-    def cancel_twins(self, trial: int, job_id: str) -> list[Job]:
-        """Cancel other jobs of a trial that may have been begun by a request whose answer was lost. Give them."""
+    def twins_of(self, trial: int, job_id: str) -> list[Job]:
+        """Find other jobs of a trial that run: begun by requests whose answers were lost, and shown later."""
         if trial not in self._begun_again:
             return []
         jobs = [job for job in self.jobs() if job.metadata.get(TRIAL) == str(trial)]
-        return [self.cancel(job.id) for job in jobs if job.id != job_id and not job.is_over]
+        return [job for job in jobs if job.id != job_id and not job.is_over]
 
     def jobs(self) -> Sequence[Job]:
         """List the sweep's jobs, newest first. Servers that do not choose by metadata give all; these are sifted."""

@@ -11,21 +11,25 @@ from pathlib import Path
 
 from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import Ledger, ledger_key
-from finesweep.remote.outcome import settle
+from finesweep.remote.outcome import settle, whole_epochs
 from finesweep.remote.server import TRIAL, make_server
+from finesweep.spec.protocol import MOST_EPOCHS
 from finesweep.spec.sweep import RemoteSweep
 
 
-def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[int]) -> list[str]:
+def tidy(spec: RemoteSweep, artifact_dir: Path, *, uid: str, wanted: Collection[int], most_per_epoch: int) -> list[str]:
     """Enter a sweep's jobs into its ledger, and cancel those that run and are of no trial in `wanted`. Give their ids.
 
-    Raises RemoteError or ServerAwayError.
+    `most_per_epoch` is the most tokens that an epoch can have. Raises RemoteError or ServerAwayError.
     """
     folder = remote_dir(artifact_dir)
     server = make_server(spec.remote, uid=uid, folder=folder, sleep=time.sleep)
     ledger, cancelled, going_on = Ledger(folder), [], []
     for job in server.jobs():
         if not job.is_over:
+            ledger.reserve(
+                job.id, n_epochs=whole_epochs(job) or MOST_EPOCHS, most_per_epoch=most_per_epoch, must=True
+            )  # before it is cancelled: some servers never tell what it took
             if job.metadata.get(TRIAL) in {str(number) for number in wanted}:
                 going_on.append(job.id)
                 continue

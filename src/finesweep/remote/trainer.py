@@ -119,7 +119,8 @@ class RemoteTrainer:
         )
         try:
             _write(folder / JOB, {"job": job.id})
-            job = watch.follow(job, meanwhile=partial(self._look_after, trial))
+            self._look_after(trial, settings, job)
+            job = watch.follow(job, meanwhile=partial(self._look_after, trial, settings))
             return self._end(job, mine, reporter, folder, has_reported=watch.has_reported)
         except (MustReturnError, ServerAwayError):
             raise
@@ -131,7 +132,7 @@ class RemoteTrainer:
     def _job_for(self, trial: TrialSpec, settings: RemoteTraining, folder: Path) -> Job:
         """Find the trial's job on the server, or begin one that the budget allows."""
         known, key = self._known_job(trial, folder), ledger_key(trial.number)
-        n_epochs = AUTO_EPOCHS if settings.n_epochs == AUTO else settings.n_epochs
+        n_epochs = self._most_epochs(settings)
         if known is None:
             train = self._server.upload(self._files.train)
             validation = self._server.upload(self._files.validation)
@@ -159,20 +160,34 @@ class RemoteTrainer:
             known = self._server.job_if_there(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
         return known if known is not None and known.may_count else None
 
-    def _look_after(self, trial: TrialSpec, job: Job) -> None:
-        """Cancel twins of a job; set aside for it what it takes by the epochs that its server has told."""
-        for twin in self._server.cancel_twins(trial.number, job.id):
+    def _most_epochs(self, settings: RemoteTraining) -> int:
+        """Tell for how many epochs a job may be trained: what is asked for, or the most that the server has chosen."""
+        if settings.n_epochs != AUTO:
+            return settings.n_epochs
+        return max(AUTO_EPOCHS, self._ledger.most_epochs())
+
+    def _look_after(self, trial: TrialSpec, settings: RemoteTraining, job: Job) -> None:
+        """Cancel twins of a job; set aside for it what it takes by the epochs that its server has told.
+
+        Raises _BlockedError where these are more than the budget holds.
+        """
+        most = self._files.train.n_bytes
+        for twin in self._server.twins_of(trial.number, job.id):
             _log.warning("job %s is a second one of this trial, begun by a request whose answer was lost", twin.id)
-            settle(self._ledger, twin)
+            self._ledger.reserve(twin.id, n_epochs=self._most_epochs(settings), most_per_epoch=most, must=True)
+            self._give_up(twin)
         n_epochs = whole_epochs(job)
-        if n_epochs is not None:  # where the server chose
-            self._ledger.amend(job.id, n_epochs=n_epochs, most_per_epoch=self._files.train.n_bytes)
+        if n_epochs is not None and not self._ledger.amend(job.id, n_epochs=n_epochs, most_per_epoch=most):
+            _log.warning("the server chose %d epochs, which the budget does not hold: the job is cancelled", n_epochs)
+            raise _BlockedError(SPENT)
 
     def _give_up(self, job: Job) -> None:
-        """Cancel a job that nobody waits for any more, if the server answers."""
+        """Cancel a job that nobody waits for any more. If the server does not answer it stays open in the ledger."""
         with suppress(RemoteError, ServerAwayError, MustReturnError):
             job = self._server.cancel(job.id)
-        settle(self._ledger, job)
+            job = self._with_tokens(job)
+        if job.is_over:
+            settle(self._ledger, job)
 
     def _reserve(self, key: str, n_epochs: int) -> None:
         """Set aside what the job can take; wait while jobs that run may leave some of theirs. Raises _BlockedError."""

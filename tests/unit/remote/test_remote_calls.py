@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx2
@@ -95,29 +97,39 @@ def test_waits_double_up_to_a_bound_with_chance(chance: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "wait_s"),
+    ("headers", "told_s"),
     [
         ({"Retry-After": "7"}, 7.0),
         ({"Retry-After": "2.5"}, 2.5),
         ({"retry-after-ms": "1500", "Retry-After": "9"}, 1.5),
         ({"retry-after-ms": "soon", "Retry-After": "9"}, 9.0),
-        ({"Retry-After": "0"}, None),  # whoever is told to come at once does not hammer all the same
-        ({"Retry-After": "-3"}, None),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "inf"}, None),
-        ({"Retry-After": "86400"}, None),
-        ({"Retry-After": "Wed, 21 Oct 2065 07:28:00 GMT"}, None),
-        ({"Retry-After": ""}, None),
-        ({}, None),
+        ({"Retry-After": "0"}, 0.0),  # whoever is told to come at once does not hammer all the same
+        ({"Retry-After": "-3"}, 0.0),
+        ({"Retry-After": "nan"}, 0.0),
+        ({"Retry-After": "inf"}, 0.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": ""}, 0.0),
+        ({}, 0.0),
     ],
 )
 def test_a_server_that_says_when_is_heeded(
-    fake: Fake, ask: Ask, time: Time, headers: dict[str, str], wait_s: float | None
+    fake: Fake, ask: Ask, time: Time, headers: dict[str, str], told_s: float
 ) -> None:
+    """Not before that, and not all at once."""
     fake.script = [refusal(429, "later", **headers), OK]
     ask()
     [slept_s] = time.sleeps
-    assert slept_s == wait_s if wait_s is not None else 0.5 * FIRST_WAIT_S <= slept_s <= FIRST_WAIT_S
+    assert told_s + 0.5 * FIRST_WAIT_S <= slept_s <= told_s + FIRST_WAIT_S
+
+
+@pytest.mark.parametrize("when", ["86400", format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)])
+def test_a_server_that_asks_for_more_patience_than_there_is_is_not_asked_again(
+    fake: Fake, ask: Ask, time: Time, when: str
+) -> None:
+    fake.script = [refusal(429, "later", **{"Retry-After": when}), OK]
+    with pytest.raises(ServerAwayError, match=r"it asks to wait 86,[34]"):
+        ask()
+    assert time.sleeps == []
 
 
 def test_patience_ends(fake: Fake, ask: Ask, time: Time) -> None:

@@ -183,10 +183,10 @@ def test_a_trials_job_is_one_that_runs_or_has_succeeded(fake: Fake, make_server:
     first = fake.add_job(trial=0)
     second = fake.add_job(trial=0)
     assert server.job_of(0).id == first["id"]  # the oldest is furthest
-    assert (first["status"], second["status"]) == ("running", "cancelled")
+    assert [twin.id for twin in server.twins_of(0, first["id"])] == [second["id"]]
     done = fake.add_job(trial=0, status="succeeded")
     assert server.job_of(0).id == done["id"]
-    assert first["status"] == "cancelled"
+    assert {twin.id for twin in server.twins_of(0, done["id"])} == {first["id"], second["id"]}
 
 
 def test_a_job_whose_answer_is_lost_is_not_begun_again(fake: Fake, make_server: Make) -> None:
@@ -203,22 +203,22 @@ def test_nor_is_one_that_is_listed_late(fake: Fake, make_server: Make, time: Tim
     assert time.now_s > 0.5 * n_lists
 
 
-def test_one_that_is_listed_very_late_is_a_twin_that_is_cancelled(fake: Fake, make_server: Make) -> None:
+def test_one_that_is_listed_very_late_is_a_twin(fake: Fake, make_server: Make) -> None:
     fake.lost, fake.n_lists_late = {1}, 4
     server = make_server()
     job = create(server, 5)
     assert job.id == "ftjob-1"
-    [twin] = server.cancel_twins(5, job.id)
-    assert (twin.id, twin.outcome) == ("ftjob-0", "cancelled")
-    assert fake.jobs[1]["status"] == "running"
-    assert server.cancel_twins(5, job.id) == []
+    [twin] = server.twins_of(5, job.id)
+    assert twin.id == "ftjob-0"
+    server.cancel(twin.id)
+    assert server.twins_of(5, job.id) == []
 
 
 def test_where_no_answer_was_lost_nobody_looks_for_twins(fake: Fake, make_server: Make) -> None:
     server = make_server()
     job = create(server)
     n_requests = len(fake.requests)
-    assert server.cancel_twins(0, job.id) == []
+    assert server.twins_of(0, job.id) == []
     assert len(fake.requests) == n_requests
 
 

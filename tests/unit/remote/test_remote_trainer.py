@@ -484,7 +484,9 @@ def test_a_twin_that_shows_up_is_cancelled(fake: Fake, run: Run, artifacts: Path
     assert result.ending is Ending.DONE
     assert [job["status"] for job in fake.jobs] == ["succeeded", "cancelled", "succeeded"]
     assert told.facts["job"] == "ftjob-2"
-    assert not Ledger(remote_dir(artifacts)).has_open()
+    ledger = Ledger(remote_dir(artifacts))
+    assert not ledger.has_open()
+    assert ledger.spent().settled > (fake.jobs[2]["trained_tokens"] or 0)  # the twin is charged, too
 
 
 # --- the budget -------------------------------------------------------------------------------------------------------
@@ -550,8 +552,8 @@ def test_before_a_sweep_goes_on_its_jobs_are_entered_and_others_cancelled(
     ledger = Ledger(remote_dir(artifacts))
     for key in (wanted["id"], "never begun", ledger_key(1)):
         ledger.reserve(key, n_epochs=1, most_per_epoch=100)
-    assert tidy(make_sweep(), artifacts, uid=UID, wanted=[1]) == [orphan["id"]]
+    assert tidy(make_sweep(), artifacts, uid=UID, wanted=[1], most_per_epoch=100) == [orphan["id"]]
     assert (orphan["status"], wanted["status"], of_others["status"]) == ("cancelled", "running", "running")
     assert ledger.open_keys() == {wanted["id"], ledger_key(1)}
     assert ledger.spent().settled == 59
-    assert tidy(make_sweep(), artifacts, uid=UID, wanted=[1]) == []
+    assert tidy(make_sweep(), artifacts, uid=UID, wanted=[1], most_per_epoch=100) == []
