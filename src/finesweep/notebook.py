@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -35,8 +36,11 @@ IMPORTANCE_COLUMNS = {
 
 
 def open_results(url: str | Path | None = None, *, clock: Callable[[], float] = time.time) -> Results:
-    """Open a results database to read: a path, an sqlite:/// or postgresql:// URL. Raises ResultsError."""
-    known = frames.open_results(url, clock=clock)
+    """Open a results database to read: a path, an sqlite:/// or postgresql:// URL; else what FINESWEEP_RESULTS names.
+
+    Raises ResultsError.
+    """
+    known = frames.open_results(url or os.environ.get("FINESWEEP_RESULTS"), clock=clock)
     return Results(known.url, known.clock)
 
 

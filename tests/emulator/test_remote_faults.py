@@ -76,9 +76,22 @@ def test_in_a_storm_no_job_is_lost_or_doubled_and_the_budget_holds(
     rates = {**dict.fromkeys(KINDS, 0.07), "slow": 0.03, "validation": 0.25}
     faults = Faults(rates, retry_after_s=0.02, delay_s=0.6, seed=5)
     served = serve(faults=faults)
-    trials, limit = 16, 16 * 10 * 12 * 8
-    remote, budget = {"timeout_s": 0.3}, {"trials": trials, "stop_after_failures": 0, "tokens": limit}
-    end = run(make_sweep(served, remote=remote, budget=budget))
+    trials = 16
+    spec = make_sweep(served)
+    limit = 5 * len(served_rows(spec)) + 200  # the first job fits by the most that it can take, and not all 16 do
+    study = {
+        "objective": {"metric": "valid_loss", "direction": "minimize"},
+        "sampler": {"type": "random", "seed": 0},
+        "parameters": {"learning_rate_multiplier": {"type": "float", "low": 1, "high": 1000, "log": True}},
+    }
+    training = {"batch_size": 4, "n_epochs": 5, "seed": 1}
+    budget = {"trials": trials, "stop_after_failures": 0, "tokens": limit}
+    end = run(make_sweep(served, remote={"timeout_s": 0.3}, study=study, training=training, budget=budget))
+    assert end.reason == SPENT
+    paid = [job.trained_tokens or 0 for job in served.emulator.store.jobs()]
+    assert limit - max(paid) < sum(paid) <= limit
+    sweeps.extend("animals", tokens=10 * limit, results=spec.results)
+    end = sweeps.resume("animals", results=spec.results, backend="inline")
     assert end.state == "FINISHED"
     assert faults.n_requests > 300
     assert all(faults.counts[kind] > 0 for kind in KINDS), faults.counts
@@ -86,7 +99,6 @@ def test_in_a_storm_no_job_is_lost_or_doubled_and_the_budget_holds(
     told = {int(job.metadata["finesweep_trial"]): job for job in jobs}
     assert sorted(told) == list(range(trials)) and len(jobs) == trials
     assert len(served.emulator.store.files()) == 1
-    assert sum(job.trained_tokens or 0 for job in jobs) <= limit
     outcomes = {"succeeded": "COMPLETE", "failed": "FAILED"}  # some files failed their validation
     states = dict(results().trials("animals")[["number", "state"]].to_numpy().tolist())
     assert states == {number: outcomes[job.status] for number, job in told.items()}
@@ -276,6 +288,28 @@ def test_a_sweep_is_deleted_with_its_jobs_or_leaves_them(
     run(make_sweep(served, budget={"trials": 1}))
     faults.rates["server_error"] = 1.0
     sweeps.delete("animals", results=spec.results)  # nothing runs: nobody is asked
+
+
+def test_a_job_that_could_not_be_cancelled_is_when_the_sweep_is_over(
+    serve: Callable[..., Server], make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ServerAwayError("the server is away")
+
+    monkeypatch.setattr(trainer.RemoteTrainer, "_cancel", away)
+    served = serve()
+    study = {
+        "objective": {"metric": "loss", "direction": "minimize"},
+        "pruner": {"type": "threshold", "upper": 0.5},
+        "parameters": {"learning_rate_multiplier": {"type": "float", "low": 1, "high": 2}},
+    }
+    training = {"batch_size": 1, "n_epochs": 50, "seed": 1, "eval_every": 60}
+    said: list[str] = []
+    spec = make_sweep(served, study=study, training=training, budget={"trials": 1})
+    assert run(spec, view=sweeps.PlainView(said.append)).state == "FINISHED"
+    [job] = served.emulator.store.jobs()
+    assert job.status == "cancelled"
+    assert f"job {job.id} is cancelled: no trial waits for it." in said
 
 
 def stop_when_begun(served: Server, results: Callable[[], Results]) -> None:

@@ -14,9 +14,10 @@ from finesweep.remote.progress import words_of
 from finesweep.spec.study import Objective
 
 
-def settle(ledger: Ledger, job: Job) -> None:
-    """Note what a job that has ended took."""
-    ledger.settle(job.id, tokens=job.trained_tokens, n_epochs=whole_epochs(job) if job.outcome == "succeeded" else None)
+def settle(ledger: Ledger, job: Job, *, has_begun: bool = True) -> None:
+    """Note what a job that has ended took: nothing, if it has told of no step and failed, as by its validation."""
+    tokens = 0 if job.trained_tokens is None and job.outcome == "failed" and not has_begun else job.trained_tokens
+    ledger.settle(job.id, tokens=tokens, n_epochs=whole_epochs(job) if job.outcome == "succeeded" else None)
 
 
 def whole_epochs(job: Job) -> int | None:

@@ -100,11 +100,14 @@ def _notes(train: Rows, validation: Rows, *, is_chat: bool) -> list[str]:
         notes.append(f"validation: {both} rows are also in train, so it says less than it seems to")
     if is_chat:
         return notes
-    prompts, completions = train.columns["prompt"], train.columns["completion"]
-    if not _end_alike(prompts):
-        notes.append("train: prompts do not end alike; end each with a separator, as in '\\n\\n###\\n\\n'")
-    if sum(text[:1].isspace() for text in completions) < _COMMON * len(completions):
-        notes.append("train: completions do not begin with a space, as most tokenizers of completion models expect")
+    for split, rows in (("train", train), ("validation", validation)):
+        prompts, completions = rows.columns["prompt"], rows.columns["completion"]
+        if not _end_alike(prompts):
+            notes.append(f"{split}: prompts do not end alike; end each with a separator, as in '\\n\\n###\\n\\n'")
+        if not _end_alike(completions):
+            notes.append(f"{split}: completions do not end alike; end each with what stops the model, as in ' END'")
+        if sum(text[:1].isspace() for text in completions) < _COMMON * len(completions):
+            notes.append(f"{split}: completions do not begin with a space, as tokenizers of completion models expect")
     return notes
 
 

@@ -221,7 +221,7 @@ class RemoteTrainer:
         has_reported: bool,
     ) -> AttemptResult:
         job = self._with_tokens(job)
-        settle(self._ledger, job)
+        settle(self._ledger, job, has_begun=has_reported)
         reporter.describe(
             {"fine_tuned_model": job.fine_tuned_model, **cost_of(job, self._spec.remote.price_per_million)}
         )

@@ -26,6 +26,10 @@ REMOTE_METRICS: Mapping[str, MetricDirection] = {  # what the events of jobs tel
     "train_loss": "minimize",
     "train_mean_token_accuracy": "maximize",
 }
+_NOT_HEEDED: Mapping[str, str] = {  # keys of `data`
+    "max_length": "the server decides how many tokens of a row it takes.",
+    "test": "jobs are judged by validation rows, and test rows would be set aside for nobody.",
+}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of an environment variable
 
 
@@ -52,6 +56,9 @@ def remote_faults(
     if data is not None and data.format == "text":
         message = "fine-tuning servers take prompts with completions, or chats. Choose prompt-completion or messages."
         yield Finding(("data", "format"), message)
+    if data is not None:
+        for name in sorted(_NOT_HEEDED.keys() & data.model_fields_set):
+            yield Finding(("data", name), f"{_NOT_HEEDED[name]} Remove this key.")
     if data is not None and remote is not None:
         yield from _format_faults(data.format, remote.model)
     if evaluation is not None and evaluation.model_fields_set:

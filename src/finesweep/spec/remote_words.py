@@ -21,6 +21,7 @@ _NOT_REMOTE: Mapping[str, str] = {  # a setting -> what a server does not have
     "lr_scheduler_type": "choice of the schedule",
     "optim": "choice of the optimizer",
     "device_batch_size": "devices",
+    "total_examples": "length of a job to be told, but by n_epochs",
 }
 
 

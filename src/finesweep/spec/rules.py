@@ -265,7 +265,10 @@ def _training_faults(draft: Draft) -> Iterator[Finding]:
     for name in [name for name in values if name in given.model_fields_set]:
         at = ("training", name)
         value = values[name]
-        problem = None if draft.is_own else name_problem(name) or value_problem(name, value)
+        if draft.is_own:
+            problem = name_problem(name, RemoteTraining) if draft.settings is RemoteTraining else None
+        else:
+            problem = name_problem(name) or value_problem(name, value)
         if problem is not None:
             yield Finding(at, problem)
         if name in draft.parameters or name in draft.unread:

@@ -185,7 +185,8 @@ def passed_on_settings() -> tuple[str, ...]:
 def name_problem(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
     """Say why `name` is no setting that a user may give; None if it is one."""
     if kind is RemoteTraining:
-        return None if name in RemoteTraining.model_fields else remote_name_problem(name)
+        is_known = name in RemoteTraining.model_fields and name != "total_examples"  # which the server tells
+        return None if is_known else remote_name_problem(name)
     if kind is FunctionSettings:
         return None if name.isidentifier() else f"{show(name)} is no name: use letters, digits and underscores."
     if name in own_settings() or name in passed_on_settings():

@@ -19,7 +19,7 @@ from finesweep.training.rows import Rows
 Prepare = Callable[..., JobFiles]
 
 
-def pairs(n: int, *, first: int = 0, prompt: str = "number {}\n\n###\n\n", completion: str = " {}") -> list[Any]:
+def pairs(n: int, *, first: int = 0, prompt: str = "number {}\n\n###\n\n", completion: str = " {}.") -> list[Any]:
     return [{"prompt": prompt.format(i), "completion": completion.format(i)} for i in range(first, first + n)]
 
 
@@ -118,7 +118,9 @@ def test_what_is_advised_otherwise_is_noted(prepare: Prepare) -> None:
     assert "train: 2 rows are there more than once, and are paid for each time" in notes
     assert "validation: 3 rows are also in train" in notes
     assert "prompts do not end alike; end each with a separator" in notes
-    assert "completions do not begin with a space" in notes
+    assert "train: completions do not begin with a space" in notes
+    assert "train: completions do not end alike; end each with what stops the model" in notes
+    assert "validation: prompts do not end alike" in notes  # by the three that are not as the others
 
 
 def test_nine_of_ten_that_do_as_advised_are_enough(prepare: Prepare) -> None:

@@ -302,6 +302,12 @@ def test_a_failed_job_fails_with_the_servers_words(run: Run) -> None:
     assert result.reason == "job ftjob-0 failed (invalid_training_file): Line 3 is odd."
 
 
+def test_a_job_that_failed_before_its_first_step_took_nothing(fake: Fake, run: Run, artifacts: Path) -> None:
+    refused = {"status": "failed", "error": {"code": "invalid_training_file", "message": "no", "param": None}}
+    assert run(refused)[0].ending is Ending.FAILED
+    assert Ledger(remote_dir(artifacts)).spent() == Spent(0, 0)
+
+
 def test_a_job_that_somebody_else_cancelled_fails(run: Run) -> None:
     result, _ = run({"status": "canceled"})
     assert (result.ending, "by somebody else" in str(result.reason)) == (Ending.FAILED, True)
@@ -536,6 +542,20 @@ def test_a_job_under_way_goes_on_whatever_the_limit_has_become(fake: Fake, run: 
     run([step(3, 2.0)], told=Recorder(lambda n: Decision.PAUSE))
     Ledger(remote_dir(artifacts)).allow(1)
     assert run({**DONE, "steps": [step(6, 1.0)]})[0].ending is Ending.DONE
+
+
+def test_epochs_that_a_server_chooses_beyond_the_budget_cost_no_more(
+    fake: Fake, run: Run, artifacts: Path, make_trainer: Callable[..., RemoteTrainer]
+) -> None:
+    ledger = Ledger(remote_dir(artifacts))
+    ledger.allow(12 * make_trainer()._files.train.n_bytes)  # holds the ten that are expected
+    looks = [{"hyperparameters": {"n_epochs": 25, "batch_size": 4}}, {}, {}]
+    result, _ = run(*looks, training={})
+    assert (result.ending, result.reason) == (Ending.BLOCKED, SPENT)
+    assert fake.jobs[0]["status"] == "cancelled"
+    result, _ = run(training={})  # and from now on so many are expected
+    assert (result.ending, result.reason) == (Ending.BLOCKED, SPENT)
+    assert len(fake.jobs) == 1
 
 
 # --- tidying up -------------------------------------------------------------------------------------------------------

@@ -164,6 +164,19 @@ def test_values_that_servers_refuse(faults: Faults, override: str, told: str) ->
         ("study.objective.metric=full_valid_loss", "full_valid_loss is called loss here. Write that."),
         ("study.objective.direction=maximize", "study.objective.direction: of loss the better is what minimizes it."),
         ("data.format=text", "data.format: fine-tuning servers take prompts with completions, or chats. Choose"),
+        ("data.max_length=64", "data.max_length: the server decides how many tokens of a row it takes. Remove"),
+        (
+            "data.test=0.2",
+            "data.test: jobs are judged by validation rows, and test rows would be set aside for nobody.",
+        ),
+        (
+            "training.total_examples=5",
+            "total_examples cannot be set: the protocol of fine-tuning servers has no length",
+        ),
+        (
+            "study.parameters.total_examples={type: int, low: 1, high: 5}",
+            "total_examples cannot be set: the protocol of fine-tuning servers has no length",
+        ),
         ("data.format=messages", 'data.format: "davinci-002" is a completion model, which learns from prompts and'),
         ("remote.model=gpt-4o-mini-2024-07-18", "is a chat model, which learns from chats. Write rows of messages"),
         ("model=roberta-base", "model: with trainer remote the server's model is named as remote.model. Remove"),
