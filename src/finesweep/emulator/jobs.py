@@ -5,7 +5,6 @@ In: a store of jobs. Out: their events, checkpoints and models. It must not know
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finesweep.emulator.objects import Checkpoint, Job, Level, Status
+from finesweep.emulator.reports import metrics_of, step_of, tokens_of
 from finesweep.emulator.requests import RequestError, check_rows, is_chat_model
 from finesweep.emulator.settings import LEARNING_RATE, Settings, settled
 from finesweep.emulator.slots import CONTINUE, PAUSE, STOP, Slot
@@ -169,8 +169,8 @@ class Jobs:
         """Take a report of a running job as an event."""
         if job.status.is_final:
             return
-        step, total = _step(told["examples_seen"], facts), int(facts["optimizer_steps"])
-        metrics = _metrics(told["metrics"], step, has_validation=job.validation_file is not None)
+        step, total = step_of(told["examples_seen"], facts), int(facts["optimizer_steps"])
+        metrics = metrics_of(told["metrics"], step, has_validation=job.validation_file is not None)
         said = f"Step {step}/{total}: training loss={metrics['train_loss']:.4g}"
         said += f", validation loss={metrics['valid_loss']:.4g}" if "valid_loss" in metrics else ""
         self._store.note(job, said, data={**metrics, "total_steps": total})
@@ -200,7 +200,7 @@ class Jobs:
         """Take the end of an attempt at a job; `said` is where its weights are, or why it failed."""
         with self._lock:
             self._running.pop(job.id, None)
-            tokens = _tokens(facts, examples_seen)
+            tokens = tokens_of(facts, examples_seen)
             if job.status is Status.CANCELLED:
                 with self._store.changing(job):
                     job.trained_tokens = tokens
@@ -256,29 +256,6 @@ class Jobs:
         with self._store.changing(job):
             job.status, job.finished_at = status, self._store.now()
         self._store.note(job, message, level=level)
-
-
-def _step(examples_seen: int, facts: Mapping[str, Any]) -> int:
-    """Tell after which optimizer step so many examples have been seen; epochs may end in smaller batches."""
-    per_epoch, total = int(facts["examples_per_epoch"]), int(facts["optimizer_steps"])
-    batch = int(facts["device_batch_size"]) * int(facts["accumulation"])
-    whole, rest = divmod(examples_seen, per_epoch)
-    return min(total, whole * math.ceil(per_epoch / batch) + math.ceil(rest / batch))
-
-
-def _metrics(told: Mapping[str, float], step: int, *, has_validation: bool) -> dict[str, float]:
-    """Restate a report in the protocol's words; a loss that is not finite is told as the largest number there is."""
-    metrics = {"step": float(step), "train_loss": told["train_loss"]}
-    if has_validation:
-        judged = {"valid_loss": told["loss"], "valid_mean_token_accuracy": told["token_accuracy"]}
-        metrics |= judged | {f"full_{name}": value for name, value in judged.items()}  # it is always of all rows
-    return {name: value if math.isfinite(value) else 1e30 for name, value in metrics.items()}
-
-
-def _tokens(facts: Mapping[str, Any], examples_seen: int) -> int:
-    """Count the tokens that were trained on, as they would be billed: those of the rows, padding aside."""
-    per_epoch = int(facts.get("examples_per_epoch", 0))
-    return round(int(facts.get("tokens_per_epoch", 0)) * examples_seen / per_epoch) if per_epoch else 0
 
 
 def _model_name(job: Job) -> str:
