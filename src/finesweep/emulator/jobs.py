@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finesweep.emulator.settings import LEARNING_RATE, Settings, settled
 from finesweep.emulator.slots import CONTINUE, PAUSE, STOP, Slot
 from finesweep.emulator.store import Store, new_id
 from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work
+from finesweep.trainer import is_disk_full
 
 MOST_ATTEMPTS = 3  # of a job whose process dies
 MOST_KEPT = 2  # checkpoints beside the tuned model, as the protocol has it
@@ -106,29 +108,45 @@ class Jobs:
             if job is None or job.status.is_final:
                 continue
             try:
-                work = self._checked(job)
+                work = self._taken(job, slot)
             except RequestError as error:
-                with self._lock:
-                    self._fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
-                continue
-            except OSError as error:  # deleted meanwhile, or the disk has gone: the slot must live on
-                with self._lock:
-                    self._fail(job, f"its files cannot be read ({error.strerror})", code="server_error")
-                continue
-            with self._lock:
-                if self._is_closing:
-                    return None
-                if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
-                    continue  # cancelled while it waited
-                slot.control.value = CONTINUE
-                self._running[job.id] = slot
-                with self._store.changing(job):
-                    job.status, job.attempts = Status.RUNNING, work.attempt
-            self._store.note(job, "Fine-tuning job started")
-            return job, work
+                self.fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
+            except Exception as error:  # whatever it is, the slot must live on
+                self.fail(job, said_of(error))
+            else:
+                if work is not None:
+                    return job, work
         return None
 
+    def _taken(self, job: Job, slot: Slot) -> Work | None:
+        """Check a job and have it run in a slot; None where it is not to run now."""
+        work = self._checked(job)
+        with self._lock:
+            if self._is_closing or job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
+                return None  # as one that was cancelled meanwhile
+            slot.control.value = CONTINUE
+            self._running[job.id] = slot
+            with self._store.changing(job):
+                job.status, job.attempts = Status.RUNNING, work.attempt
+        self._store.note(job, "Fine-tuning job started")
+        return work
+
+    def fail(self, job: Job, message: str, *, code: str = "server_error", param: str | None = None) -> None:
+        """End a job, unless it is over already; where nothing can be written, as long as this server runs."""
+        with self._lock:
+            self._running.pop(job.id, None)
+            if job.status.is_final:
+                return
+            self._store.clear_work(job)  # first: it may make room for what follows
+            with suppress(OSError):
+                self._fail(job, message, code=code, param=param)
+                self._store.remove_models(job)
+
     def _checked(self, job: Job) -> Work:
+        settings = self._settings
+        if job.model not in settings.aliases:  # the server that took it had it
+            message = f"This server has no model {job.model}. Start it with --model {job.model}=MODEL, and ask again."
+            raise RequestError(404, message, code="model_not_found", param="model")
         rows = {}
         for what, file_id in (("training_file", job.training_file), ("validation_file", job.validation_file)):
             if file_id is None:
@@ -147,7 +165,6 @@ class Jobs:
         if is_new:
             self._store.note(job, "Files validated, moving job to queued state")
         assert asked.n_epochs != "auto" and asked.batch_size != "auto" and asked.learning_rate_multiplier != "auto"
-        settings = self._settings
         return Work(
             model=settings.aliases[job.model],
             train=str(self._store.path_of(job.training_file)),
@@ -243,8 +260,7 @@ class Jobs:
         self._finish(job, Status.SUCCEEDED, "The job has successfully completed")
 
     def _fail(self, job: Job, message: str, *, code: str, param: str | None = None) -> None:
-        with self._store.changing(job):
-            job.error = {"code": code, "message": message, "param": param}
+        job.error = {"code": code, "message": message, "param": param}
         self._finish(job, Status.FAILED, f"The job failed due to an error: {message}", level="error")
 
     def _forget(self, job: Job) -> None:
@@ -260,6 +276,15 @@ class Jobs:
 
 def _model_name(job: Job) -> str:
     return f"ft:{job.model}:emulator:{job.suffix or ''}:{job.id[-8:]}"
+
+
+def said_of(error: Exception) -> str:
+    """Say why this server could not go on with a job."""
+    if is_disk_full(error):
+        return "the server's disk is full; free some space there, and ask again"
+    if isinstance(error, OSError):
+        return f"its files cannot be read or written ({error.strerror or type(error).__name__})"
+    return f"the server failed ({type(error).__name__}: {error})"
 
 
 def _said(job: Job) -> str:
