@@ -39,6 +39,8 @@ class Jobs:
     def start(self) -> None:
         """Begin to train, and go on with what an earlier server left."""
         for job in reversed(self._store.jobs()):
+            if job.status is Status.CANCELLED and job.trained_tokens is None:  # that server died before its process
+                self._rest(job)
             if not job.status.is_final and job.status is not Status.PAUSED:
                 self._waiting.put(job.id)
         for slot in self._slots:
@@ -74,9 +76,9 @@ class Jobs:
             slot = self._running.get(job.id)
             if slot is not None:
                 slot.control.value = STOP
-            else:
-                self._forget(job)
             self._finish(job, Status.CANCELLED, "Fine-tuning job cancelled")
+            if slot is None:
+                self._rest(job)
 
     def pause(self, job: Job) -> None:
         """Raises RequestError for a job that does not run."""
@@ -190,7 +192,13 @@ class Jobs:
         metrics = metrics_of(told["metrics"], step, has_validation=job.validation_file is not None)
         said = f"Step {step}/{total}: training loss={metrics['train_loss']:.4g}"
         said += f", validation loss={metrics['valid_loss']:.4g}" if "valid_loss" in metrics else ""
+        self._count(job, facts, told["examples_seen"])
         self._store.note(job, said, data={**metrics, "total_steps": total})
+
+    @staticmethod
+    def _count(job: Job, facts: Mapping[str, Any], examples_seen: int) -> None:
+        """Count the tokens of an attempt, which goes on from what the earlier ones have seen."""
+        job.tokens_so_far = max(job.tokens_so_far, tokens_of(facts, examples_seen))
 
     def keep(self, job: Job, step: int, weights: Path) -> None:
         """Keep the weights after an epoch as a checkpoint; of several the last."""
@@ -217,22 +225,18 @@ class Jobs:
         """Take the end of an attempt at a job; `said` is where its weights are, or why it failed."""
         with self._lock:
             self._running.pop(job.id, None)
-            tokens = tokens_of(facts, examples_seen)
+            self._count(job, facts, examples_seen)
             if job.status is Status.CANCELLED:
-                with self._store.changing(job):
-                    job.trained_tokens = tokens
+                self._rest(job)
             elif kind == DONE and said is not None:
-                self._succeed(job, Path(said), tokens)
-            elif kind == FAILED:
-                self._fail(job, said or "training failed", code="training_failed", param=None)
-            elif kind == PAUSED:  # its checkpoint waits in its work folder
-                if job.status is Status.QUEUED:  # it was resumed before it had come to rest
-                    self._waiting.put(job.id)
-                return
-            if job.status is Status.SUCCEEDED:
+                self._succeed(job, Path(said))
                 self._store.clear_work(job)
-            elif job.status.is_final:
-                self._forget(job)
+            elif kind == FAILED:
+                self.fail(job, said or "training failed", code="training_failed")
+            elif kind == PAUSED:  # its checkpoint waits in its work folder
+                with self._store.changing(job):  # what it took is on disk
+                    if job.status is Status.QUEUED:  # it was resumed before it had come to rest
+                        self._waiting.put(job.id)
 
     def lost(self, job: Job, code: int | None) -> None:
         """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
@@ -248,11 +252,11 @@ class Jobs:
         self._store.note(job, f"The process that trained it died (exit code {code}); it is begun again", level="warn")
         self._waiting.put(job.id)
 
-    def _succeed(self, job: Job, weights: Path, tokens: int) -> None:
+    def _succeed(self, job: Job, weights: Path) -> None:
         name = _model_name(job)
         self._store.take_weights(weights, job, name)
         with self._store.changing(job):
-            job.fine_tuned_model, job.trained_tokens = name, tokens
+            job.fine_tuned_model, job.trained_tokens = name, job.tokens_so_far
             checkpoint = self._checkpoint(job, name, step=0)
             checkpoint.step = int(checkpoint.metrics.get("step", 0))
             job.checkpoints.append(checkpoint)
@@ -260,12 +264,13 @@ class Jobs:
         self._finish(job, Status.SUCCEEDED, "The job has successfully completed")
 
     def _fail(self, job: Job, message: str, *, code: str, param: str | None = None) -> None:
-        job.error = {"code": code, "message": message, "param": param}
+        job.error, job.trained_tokens = {"code": code, "message": message, "param": param}, job.tokens_so_far
         self._finish(job, Status.FAILED, f"The job failed due to an error: {message}", level="error")
 
-    def _forget(self, job: Job) -> None:
-        """Remove what a job that came to nothing has made."""
+    def _rest(self, job: Job) -> None:
+        """Tell what a cancelled job took, now that no process trains it, and remove what it has made."""
         self._store.clear_work(job)
+        job.trained_tokens = job.tokens_so_far
         self._store.remove_models(job)
 
     def _finish(self, job: Job, status: Status, message: str, *, level: Level = "info") -> None:

@@ -182,3 +182,61 @@ def test_a_job_that_is_cancelled_while_its_rows_are_read_stays_so(
     monkeypatch.setattr("finesweep.emulator.jobs.check_rows", cancel_meanwhile)
     assert take(jobs) is None
     assert (job.status, job.error) == (Status.CANCELLED, None)
+
+
+FACTS = {
+    "examples_per_epoch": 12,
+    "tokens_per_epoch": 120,
+    "optimizer_steps": 36,
+    "device_batch_size": 1,
+    "accumulation": 1,
+}
+
+
+def told(examples_seen: int) -> dict[str, Any]:
+    return {"metrics": {"train_loss": 1.0}, "examples_seen": examples_seen, "final": False}
+
+
+def test_what_a_cancelled_job_took_is_told_whenever_it_was_cancelled(
+    jobs: Jobs, store: Store, tmp_path: Path
+) -> None:
+    fresh = submit(jobs, store)
+    jobs.cancel(fresh)
+    assert fresh.trained_tokens == 0
+
+    paused = submit(jobs, store)
+    take(jobs)
+    jobs.pause(paused)
+    jobs.end(paused, "paused", None, FACTS, 6)
+    [kept] = [job for job in Store(tmp_path).jobs() if job.id == paused.id]
+    assert (kept.tokens_so_far, kept.trained_tokens) == (60, None)
+    jobs.resume(paused)
+    take(jobs)
+    jobs.cancel(paused)
+    jobs.end(paused, "stopped", None, {}, 0)  # before its second attempt had told anything
+    assert paused.trained_tokens == 60
+
+    again = submit(jobs, store)
+    take(jobs)
+    jobs.pause(again)
+    jobs.end(again, "paused", None, FACTS, 3)
+    jobs.cancel(again)
+    assert again.trained_tokens == 30
+
+
+def test_what_a_job_took_is_told_where_its_process_died(jobs: Jobs, store: Store, tmp_path: Path) -> None:
+    failed, unsettled = submit(jobs, store), submit(jobs, store)
+    for _ in range(MOST_ATTEMPTS):
+        while take(jobs)[0] is not failed:
+            pass
+        jobs.tell(failed, told(9), FACTS)
+        jobs.lost(failed, -9)
+    assert (failed.status, failed.trained_tokens) == (Status.FAILED, 90)
+
+    jobs.tell(unsettled, told(4), FACTS)
+    jobs.cancel(unsettled)
+    assert unsettled.trained_tokens is None
+    again = Store(tmp_path)  # as after the death of the server
+    Jobs(again, Settings(parallel=0), cache_dir=tmp_path / "cache").start()
+    [settled] = [job for job in again.jobs() if job.id == unsettled.id]
+    assert (settled.status, settled.trained_tokens) == (Status.CANCELLED, 40)
