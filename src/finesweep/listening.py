@@ -9,7 +9,6 @@ from finesweep.errors import ResourcesError
 
 LAST_PORT = 65535
 SHORTEST_TOKEN = 16  # characters
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,7 +44,7 @@ def names_loopback(header: str) -> bool:
         name = header[1:].partition("]")[0]
     else:
         name = header.rpartition(":")[0] if header.count(":") == 1 else header
-    return name.lower() in LOOPBACK_NAMES
+    return is_loopback(name)
 
 
 def is_loopback(host: str) -> bool:

@@ -65,6 +65,11 @@ def test_from_a_file_to_an_answer(client: openai.OpenAI, rows: list[Any]) -> Non
         assert client.completions.create(model=name, prompt=prompt, max_tokens=2).model == name
     before = client.completions.create(model="davinci-002", prompt=prompt, max_tokens=2, temperature=0)
     assert before.choices[0].text != answer.choices[0].text
+    asked = job.fine_tuned_model
+    assert client.completions.create(model=asked, prompt=prompt, max_tokens=2, temperature=0).model == asked
+    client.models.delete(asked)
+    with pytest.raises(openai.NotFoundError):  # also while it is held in memory
+        client.completions.create(model=asked, prompt=prompt, max_tokens=2)
 
 
 def test_what_comes_is_what_the_clients_types_say(client: openai.OpenAI, rows: list[Any]) -> None:

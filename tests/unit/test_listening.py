@@ -70,6 +70,7 @@ def test_who_can_reach_an_address(host: str, alone: bool) -> None:
     [
         ("127.0.0.1:8777", True),
         ("127.0.0.1", True),
+        ("127.0.0.2:8777", True),  # where it may listen without a token, it answers
         ("localhost:80", True),
         ("LocalHost", True),
         ("[::1]:8777", True),
@@ -77,6 +78,7 @@ def test_who_can_reach_an_address(host: str, alone: bool) -> None:
         ("::1", True),
         ("", False),
         ("evil.example", False),
+        ("192.168.1.7:8777", False),
         ("127.0.0.1.evil.example:8777", False),
         ("localhost.evil.example", False),
         ("[evil.example]:80", False),

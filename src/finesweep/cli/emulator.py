@@ -70,7 +70,9 @@ def emulator(
 ) -> int:
     """Serve the protocol of remote fine-tuning, training local models: for tests, teaching, trying before paying.
 
-    Until Ctrl-C, or for as long as COMMAND runs, which finds address and key in OPENAI_BASE_URL and OPENAI_API_KEY:
+    Until Ctrl-C, or for as long as COMMAND runs. A COMMAND that uses the openai client finds address and key in
+    OPENAI_BASE_URL and OPENAI_API_KEY. finesweep takes the key from there, and the address from the sweep's file alone:
+    keep the --port that its remote.base_url names, or say another by --set remote.base_url=http://127.0.0.1:PORT/v1.
 
         finesweep emulator -- finesweep run sweeps/davinci-002.yaml
     """

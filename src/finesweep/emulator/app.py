@@ -21,7 +21,6 @@ from finesweep.emulator.faults import Faults, Faulty
 from finesweep.emulator.jobs import Jobs
 from finesweep.emulator.objects import File, Job, listed
 from finesweep.emulator.requests import (
-    MOST_BYTES,
     ChatBody,
     CompletionBody,
     JobBody,
@@ -33,6 +32,7 @@ from finesweep.emulator.settings import Settings
 from finesweep.emulator.store import Store, new_id
 from finesweep.emulator.writing import Answer, Writer, no_model
 from finesweep.listening import names_loopback
+from finesweep.spec.protocol import MOST_BYTES
 
 MOST_LISTED = 100
 Item = TypeVar("Item")

@@ -5,19 +5,21 @@ In: a store of jobs. Out: their events, checkpoints and models. It must not know
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from finesweep.emulator.objects import Checkpoint, Job, Level, Status
+from finesweep.emulator.reports import metrics_of, step_of, tokens_of
 from finesweep.emulator.requests import RequestError, check_rows, is_chat_model
 from finesweep.emulator.settings import LEARNING_RATE, Settings, settled
 from finesweep.emulator.slots import CONTINUE, PAUSE, STOP, Slot
 from finesweep.emulator.store import Store, new_id
 from finesweep.emulator.worker import DONE, FAILED, PAUSED, Work
+from finesweep.trainer import is_disk_full
 
 MOST_ATTEMPTS = 3  # of a job whose process dies
 MOST_KEPT = 2  # checkpoints beside the tuned model, as the protocol has it
@@ -37,6 +39,8 @@ class Jobs:
     def start(self) -> None:
         """Begin to train, and go on with what an earlier server left."""
         for job in reversed(self._store.jobs()):
+            if job.status is Status.CANCELLED and job.trained_tokens is None:  # that server died before its process
+                self._rest(job)
             if not job.status.is_final and job.status is not Status.PAUSED:
                 self._waiting.put(job.id)
         for slot in self._slots:
@@ -72,9 +76,9 @@ class Jobs:
             slot = self._running.get(job.id)
             if slot is not None:
                 slot.control.value = STOP
-            else:
-                self._forget(job)
             self._finish(job, Status.CANCELLED, "Fine-tuning job cancelled")
+            if slot is None:
+                self._rest(job)
 
     def pause(self, job: Job) -> None:
         """Raises RequestError for a job that does not run."""
@@ -106,29 +110,45 @@ class Jobs:
             if job is None or job.status.is_final:
                 continue
             try:
-                work = self._checked(job)
+                work = self._taken(job, slot)
             except RequestError as error:
-                with self._lock:
-                    self._fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
-                continue
-            except OSError as error:  # deleted meanwhile, or the disk has gone: the slot must live on
-                with self._lock:
-                    self._fail(job, f"its files cannot be read ({error.strerror})", code="server_error")
-                continue
-            with self._lock:
-                if self._is_closing:
-                    return None
-                if job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
-                    continue  # cancelled while it waited
-                slot.control.value = CONTINUE
-                self._running[job.id] = slot
-                with self._store.changing(job):
-                    job.status, job.attempts = Status.RUNNING, work.attempt
-            self._store.note(job, "Fine-tuning job started")
-            return job, work
+                self.fail(job, error.message, code=error.code or "invalid_training_file", param=error.param)
+            except Exception as error:  # whatever it is, the slot must live on
+                self.fail(job, said_of(error))
+            else:
+                if work is not None:
+                    return job, work
         return None
 
+    def _taken(self, job: Job, slot: Slot) -> Work | None:
+        """Check a job and have it run in a slot; None where it is not to run now."""
+        work = self._checked(job)
+        with self._lock:
+            if self._is_closing or job.status.is_final or job.status is Status.PAUSED or job.id in self._running:
+                return None  # as one that was cancelled meanwhile
+            slot.control.value = CONTINUE
+            self._running[job.id] = slot
+            with self._store.changing(job):
+                job.status, job.attempts = Status.RUNNING, work.attempt
+        self._store.note(job, "Fine-tuning job started")
+        return work
+
+    def fail(self, job: Job, message: str, *, code: str = "server_error", param: str | None = None) -> None:
+        """End a job, unless it is over already; where nothing can be written, as long as this server runs."""
+        with self._lock:
+            self._running.pop(job.id, None)
+            if job.status.is_final:
+                return
+            self._store.clear_work(job)  # first: it may make room for what follows
+            with suppress(OSError):
+                self._fail(job, message, code=code, param=param)
+                self._store.remove_models(job)
+
     def _checked(self, job: Job) -> Work:
+        settings = self._settings
+        if job.model not in settings.aliases:  # the server that took it had it
+            message = f"This server has no model {job.model}. Start it with --model {job.model}=MODEL, and ask again."
+            raise RequestError(404, message, code="model_not_found", param="model")
         rows = {}
         for what, file_id in (("training_file", job.training_file), ("validation_file", job.validation_file)):
             if file_id is None:
@@ -147,7 +167,6 @@ class Jobs:
         if is_new:
             self._store.note(job, "Files validated, moving job to queued state")
         assert asked.n_epochs != "auto" and asked.batch_size != "auto" and asked.learning_rate_multiplier != "auto"
-        settings = self._settings
         return Work(
             model=settings.aliases[job.model],
             train=str(self._store.path_of(job.training_file)),
@@ -169,11 +188,17 @@ class Jobs:
         """Take a report of a running job as an event."""
         if job.status.is_final:
             return
-        step, total = _step(told["examples_seen"], facts), int(facts["optimizer_steps"])
-        metrics = _metrics(told["metrics"], step, has_validation=job.validation_file is not None)
+        step, total = step_of(told["examples_seen"], facts), int(facts["optimizer_steps"])
+        metrics = metrics_of(told["metrics"], step, has_validation=job.validation_file is not None)
         said = f"Step {step}/{total}: training loss={metrics['train_loss']:.4g}"
         said += f", validation loss={metrics['valid_loss']:.4g}" if "valid_loss" in metrics else ""
+        self._count(job, facts, told["examples_seen"])
         self._store.note(job, said, data={**metrics, "total_steps": total})
+
+    @staticmethod
+    def _count(job: Job, facts: Mapping[str, Any], examples_seen: int) -> None:
+        """Count the tokens of an attempt, which goes on from what the earlier ones have seen."""
+        job.tokens_so_far = max(job.tokens_so_far, tokens_of(facts, examples_seen))
 
     def keep(self, job: Job, step: int, weights: Path) -> None:
         """Keep the weights after an epoch as a checkpoint; of several the last."""
@@ -200,22 +225,18 @@ class Jobs:
         """Take the end of an attempt at a job; `said` is where its weights are, or why it failed."""
         with self._lock:
             self._running.pop(job.id, None)
-            tokens = _tokens(facts, examples_seen)
+            self._count(job, facts, examples_seen)
             if job.status is Status.CANCELLED:
-                with self._store.changing(job):
-                    job.trained_tokens = tokens
+                self._rest(job)
             elif kind == DONE and said is not None:
-                self._succeed(job, Path(said), tokens)
-            elif kind == FAILED:
-                self._fail(job, said or "training failed", code="training_failed", param=None)
-            elif kind == PAUSED:  # its checkpoint waits in its work folder
-                if job.status is Status.QUEUED:  # it was resumed before it had come to rest
-                    self._waiting.put(job.id)
-                return
-            if job.status is Status.SUCCEEDED:
+                self._succeed(job, Path(said))
                 self._store.clear_work(job)
-            elif job.status.is_final:
-                self._forget(job)
+            elif kind == FAILED:
+                self.fail(job, said or "training failed", code="training_failed")
+            elif kind == PAUSED:  # its checkpoint waits in its work folder
+                with self._store.changing(job):  # what it took is on disk
+                    if job.status is Status.QUEUED:  # it was resumed before it had come to rest
+                        self._waiting.put(job.id)
 
     def lost(self, job: Job, code: int | None) -> None:
         """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
@@ -231,11 +252,11 @@ class Jobs:
         self._store.note(job, f"The process that trained it died (exit code {code}); it is begun again", level="warn")
         self._waiting.put(job.id)
 
-    def _succeed(self, job: Job, weights: Path, tokens: int) -> None:
+    def _succeed(self, job: Job, weights: Path) -> None:
         name = _model_name(job)
         self._store.take_weights(weights, job, name)
         with self._store.changing(job):
-            job.fine_tuned_model, job.trained_tokens = name, tokens
+            job.fine_tuned_model, job.trained_tokens = name, job.tokens_so_far
             checkpoint = self._checkpoint(job, name, step=0)
             checkpoint.step = int(checkpoint.metrics.get("step", 0))
             job.checkpoints.append(checkpoint)
@@ -243,13 +264,13 @@ class Jobs:
         self._finish(job, Status.SUCCEEDED, "The job has successfully completed")
 
     def _fail(self, job: Job, message: str, *, code: str, param: str | None = None) -> None:
-        with self._store.changing(job):
-            job.error = {"code": code, "message": message, "param": param}
+        job.error, job.trained_tokens = {"code": code, "message": message, "param": param}, job.tokens_so_far
         self._finish(job, Status.FAILED, f"The job failed due to an error: {message}", level="error")
 
-    def _forget(self, job: Job) -> None:
-        """Remove what a job that came to nothing has made."""
+    def _rest(self, job: Job) -> None:
+        """Tell what a cancelled job took, now that no process trains it, and remove what it has made."""
         self._store.clear_work(job)
+        job.trained_tokens = job.tokens_so_far
         self._store.remove_models(job)
 
     def _finish(self, job: Job, status: Status, message: str, *, level: Level = "info") -> None:
@@ -258,31 +279,17 @@ class Jobs:
         self._store.note(job, message, level=level)
 
 
-def _step(examples_seen: int, facts: Mapping[str, Any]) -> int:
-    """Tell after which optimizer step so many examples have been seen; epochs may end in smaller batches."""
-    per_epoch, total = int(facts["examples_per_epoch"]), int(facts["optimizer_steps"])
-    batch = int(facts["device_batch_size"]) * int(facts["accumulation"])
-    whole, rest = divmod(examples_seen, per_epoch)
-    return min(total, whole * math.ceil(per_epoch / batch) + math.ceil(rest / batch))
-
-
-def _metrics(told: Mapping[str, float], step: int, *, has_validation: bool) -> dict[str, float]:
-    """Restate a report in the protocol's words; a loss that is not finite is told as the largest number there is."""
-    metrics = {"step": float(step), "train_loss": told["train_loss"]}
-    if has_validation:
-        judged = {"valid_loss": told["loss"], "valid_mean_token_accuracy": told["token_accuracy"]}
-        metrics |= judged | {f"full_{name}": value for name, value in judged.items()}  # it is always of all rows
-    return {name: value if math.isfinite(value) else 1e30 for name, value in metrics.items()}
-
-
-def _tokens(facts: Mapping[str, Any], examples_seen: int) -> int:
-    """Count the tokens that were trained on, as they would be billed: those of the rows, padding aside."""
-    per_epoch = int(facts.get("examples_per_epoch", 0))
-    return round(int(facts.get("tokens_per_epoch", 0)) * examples_seen / per_epoch) if per_epoch else 0
-
-
 def _model_name(job: Job) -> str:
     return f"ft:{job.model}:emulator:{job.suffix or ''}:{job.id[-8:]}"
+
+
+def said_of(error: Exception) -> str:
+    """Say why this server could not go on with a job."""
+    if is_disk_full(error):
+        return "the server's disk is full; free some space there, and ask again"
+    if isinstance(error, OSError):
+        return f"its files cannot be read or written ({error.strerror or type(error).__name__})"
+    return f"the server failed ({type(error).__name__}: {error})"
 
 
 def _said(job: Job) -> str:

@@ -124,7 +124,8 @@ class Job:
     n_lost: int = 0  # of these, how many ended with the death of their process
     fine_tuned_model: str | None = None
     finished_at: int | None = None
-    trained_tokens: int | None = None
+    trained_tokens: int | None = None  # told when it is over and its process has come to rest
+    tokens_so_far: int = 0  # in all attempts
     events: list[Event] = field(default_factory=list)  # oldest first
     checkpoints: list[Checkpoint] = field(default_factory=list)
 

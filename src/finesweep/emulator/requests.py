@@ -10,10 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from finesweep.emulator.objects import Auto, Hyperparameters
-from finesweep.spec.protocol import COMPLETION_MODELS
+from finesweep.spec.protocol import COMPLETION_MODELS, FEWEST_ROWS, MOST_BATCH, MOST_EPOCHS
 
-FEWEST_ROWS = 10
-MOST_BYTES = 512 * 2**20  # of a file
 
 Text64 = Annotated[str, StringConstraints(max_length=64)]
 Text512 = Annotated[str, StringConstraints(max_length=512)]
@@ -42,8 +40,8 @@ class _Body(BaseModel):
 class HyperparametersBody(_Body):
     model_config = ConfigDict(extra="forbid")
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=MOST_EPOCHS)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=MOST_BATCH)] = "auto"
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
 
 

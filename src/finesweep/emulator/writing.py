@@ -48,13 +48,18 @@ class Writer:
             return _write(loaded, tokenizer, list(ids["input_ids"]), sampling)
 
     def _load(self, name: str) -> tuple[Any, Any]:
-        known = self._loaded.pop(name, None) or self._read(name)
+        folder = self._store.model_folder(name)
+        if folder is None and name not in self._settings.aliases:
+            self._loaded.pop(name, None)  # deleted since
+            raise no_model(name)
+        source = str(folder.absolute()) if folder else self._settings.aliases[name]
+        known = self._loaded.pop(name, None) or self._read(source)
         self._loaded[name] = known
         while len(self._loaded) > MOST_LOADED:
             self._loaded.popitem(last=False)
         return known
 
-    def _read(self, name: str) -> tuple[Any, Any]:
+    def _read(self, path_or_name: str) -> tuple[Any, Any]:
         from finesweep.spec.sweep import ModelSpec
         from finesweep.training.encoding import pad_id_of
         from finesweep.training.model_files import resolve_model
@@ -62,11 +67,7 @@ class Writer:
         from finesweep.training.prepare import quiet
 
         quiet()
-        folder = self._store.model_folder(name)
-        if folder is None and name not in self._settings.aliases:
-            raise no_model(name)
-        spec = ModelSpec(name=str(folder.absolute()) if folder else self._settings.aliases[name])
-        source = resolve_model(spec, cache_dir=self._cache_dir)
+        source = resolve_model(ModelSpec(name=path_or_name), cache_dir=self._cache_dir)
         tokenizer = load_tokenizer(source)
         model, _ = load_model(source, task="causal-lm", labels=(), pad_id=pad_id_of(tokenizer), seed=0)
         return model.eval(), tokenizer

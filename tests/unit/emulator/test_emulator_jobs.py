@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_a_file_that_is_deleted_meanwhile_fails_its_job_alone(jobs: Jobs, store:
     assert take(jobs)[0] is good
     assert [job.status for job in (deleted, gone)] == [Status.FAILED] * 2
     assert gone.error is not None
-    assert "cannot be read" in str(gone.error["message"])
+    assert "cannot be read or written" in str(gone.error["message"])
 
 
 def test_only_what_runs_can_be_paused_and_only_that_resumed(jobs: Jobs, store: Store) -> None:
@@ -133,3 +134,109 @@ def test_a_server_that_is_started_again_takes_what_waited(jobs: Jobs, store: Sto
     later.start()
     assert [(job.id, work.attempt) for job, work in (take(later), take(later))] == [(waits.id, 1), (runs.id, 2)]
     assert take(later) is None
+
+
+def test_a_job_whose_model_this_server_lacks_fails_alone(jobs: Jobs, store: Store) -> None:
+    """As after a start with other --model options."""
+    unknown, good = submit(jobs, store, model="babbage-002"), submit(jobs, store)
+    assert take(jobs)[0] is good
+    assert (unknown.status, unknown.error["code"]) == (Status.FAILED, "model_not_found")  # type: ignore[index]
+    assert "--model babbage-002=MODEL" in str(unknown.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the server's disk is full"),
+        (MemoryError("much"), "the server failed (MemoryError: much)"),
+    ],
+)
+def test_no_error_ends_a_slot(
+    jobs: Jobs, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    """Nor does a disk on which nothing can be written, the failure neither."""
+    bad, good = submit(jobs, store), submit(jobs, store)
+    write = store._write
+
+    def fail_for_one(job: Job) -> None:
+        if job is bad:
+            raise error if not bad.status.is_final else OSError(errno.ENOSPC, "No space left on device")
+        write(job)
+
+    monkeypatch.setattr(store, "_write", fail_for_one)
+    assert take(jobs)[0] is good
+    assert (bad.status, bad.error["code"]) == (Status.FAILED, "server_error")  # type: ignore[index]
+    assert said in str(bad.error)
+    assert bad.id not in jobs._running
+
+
+def test_a_job_that_is_cancelled_while_its_rows_are_read_stays_so(
+    jobs: Jobs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(jobs, store)
+
+    def cancel_meanwhile(*_: Any, **__: Any) -> Any:
+        jobs.cancel(job)
+        raise RequestError(400, "no rows")
+
+    monkeypatch.setattr("finesweep.emulator.jobs.check_rows", cancel_meanwhile)
+    assert take(jobs) is None
+    assert (job.status, job.error) == (Status.CANCELLED, None)
+
+
+FACTS = {
+    "examples_per_epoch": 12,
+    "tokens_per_epoch": 120,
+    "optimizer_steps": 36,
+    "device_batch_size": 1,
+    "accumulation": 1,
+}
+
+
+def told(examples_seen: int) -> dict[str, Any]:
+    return {"metrics": {"train_loss": 1.0}, "examples_seen": examples_seen, "final": False}
+
+
+def test_what_a_cancelled_job_took_is_told_whenever_it_was_cancelled(
+    jobs: Jobs, store: Store, tmp_path: Path
+) -> None:
+    fresh = submit(jobs, store)
+    jobs.cancel(fresh)
+    assert fresh.trained_tokens == 0
+
+    paused = submit(jobs, store)
+    take(jobs)
+    jobs.pause(paused)
+    jobs.end(paused, "paused", None, FACTS, 6)
+    [kept] = [job for job in Store(tmp_path).jobs() if job.id == paused.id]
+    assert (kept.tokens_so_far, kept.trained_tokens) == (60, None)
+    jobs.resume(paused)
+    take(jobs)
+    jobs.cancel(paused)
+    jobs.end(paused, "stopped", None, {}, 0)  # before its second attempt had told anything
+    assert paused.trained_tokens == 60
+
+    again = submit(jobs, store)
+    take(jobs)
+    jobs.pause(again)
+    jobs.end(again, "paused", None, FACTS, 3)
+    jobs.cancel(again)
+    assert again.trained_tokens == 30
+
+
+def test_what_a_job_took_is_told_where_its_process_died(jobs: Jobs, store: Store, tmp_path: Path) -> None:
+    failed, unsettled = submit(jobs, store), submit(jobs, store)
+    for _ in range(MOST_ATTEMPTS):
+        while take(jobs)[0] is not failed:
+            pass
+        jobs.tell(failed, told(9), FACTS)
+        jobs.lost(failed, -9)
+    assert (failed.status, failed.trained_tokens) == (Status.FAILED, 90)
+
+    jobs.tell(unsettled, told(4), FACTS)
+    jobs.cancel(unsettled)
+    assert unsettled.trained_tokens is None
+    again = Store(tmp_path)  # as after the death of the server
+    Jobs(again, Settings(parallel=0), cache_dir=tmp_path / "cache").start()
+    [settled] = [job for job in again.jobs() if job.id == unsettled.id]
+    assert (settled.status, settled.trained_tokens) == (Status.CANCELLED, 40)

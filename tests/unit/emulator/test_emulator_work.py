@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finesweep.emulator.faults import KINDS, Faults
-from finesweep.emulator.jobs import _metrics, _step, _tokens
 from finesweep.emulator.objects import Hyperparameters
+from finesweep.emulator.reports import metrics_of, step_of, tokens_of
 from finesweep.emulator.settings import settled
 from finesweep.emulator.worker import Work, grid_of, sweep_of
 
@@ -96,15 +96,15 @@ FACTS = {
 
 
 def test_steps_and_tokens_of_epochs_that_end_in_smaller_batches() -> None:
-    assert [_step(seen, FACTS) for seen in (5, 10, 12, 17, 22, 24)] == [1, 2, 3, 4, 5, 6]
-    assert [_tokens(FACTS, seen) for seen in (0, 12, 18)] == [0, 90, 135]
-    assert _tokens({}, 12) == 0
+    assert [step_of(seen, FACTS) for seen in (5, 10, 12, 17, 22, 24)] == [1, 2, 3, 4, 5, 6]
+    assert [tokens_of(FACTS, seen) for seen in (0, 12, 18)] == [0, 90, 135]
+    assert tokens_of({}, 12) == 0
 
 
 def test_metrics_in_the_protocols_words() -> None:
     told = {"train_loss": 3.0, "loss": float("inf"), "token_accuracy": 0.5}
-    assert _metrics(told, 4, has_validation=False) == {"step": 4.0, "train_loss": 3.0}
-    assert _metrics(told, 4, has_validation=True) == {
+    assert metrics_of(told, 4, has_validation=False) == {"step": 4.0, "train_loss": 3.0}
+    assert metrics_of(told, 4, has_validation=True) == {
         "step": 4.0,
         "train_loss": 3.0,
         "valid_loss": 1e30,
