@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Server:
 
     emulator: Emulator
     base_url: str
+    end: Callable[[], None]
     clients: list[openai.OpenAI] = field(default_factory=list)  # closed with the test
 
     def client(self, **options: Any) -> openai.OpenAI:
@@ -59,7 +61,9 @@ def serve(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Server]]:
     ) -> Server:
         aliases = dict.fromkeys(("davinci-002", "gpt-4o-mini-2024-07-18"), str(tiny_model))
         made = Settings(**{"aliases": aliases, "threads": 1, "max_length": 32, **settings})
-        context = emulator_in(folder or tmp_path / "emulator", made, cache_dir=tmp_path / "cache", faults=faults)
+        context = emulator_in(
+            folder or tmp_path / f"emulator-{len(ends)}", made, cache_dir=tmp_path / "cache", faults=faults
+        )
         emulator = context.__enter__()
         config = uvicorn.Config(make_app(emulator, token=token), host="127.0.0.1", port=0, log_level="critical")
         listening = config.bind_socket()
@@ -67,15 +71,17 @@ def serve(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Server]]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
 
+        @cache
         def end() -> None:
+            for client in served.clients:
+                client.close()
             server.should_exit = True
             thread.join()
             listening.close()
             context.__exit__(None, None, None)
 
-        served = Server(emulator, f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+        served = Server(emulator, f"http://127.0.0.1:{listening.getsockname()[1]}/v1", end)
         ends.append(end)
-        ends.append(lambda: [client.close() for client in served.clients])
         return served
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from tests.emulator.conftest import Server, as_file, wait_for
 from finesweep.emulator.faults import KINDS, Faults
 from finesweep.emulator.objects import Hyperparameters
 from finesweep.emulator.settings import settled
+from finesweep.errors import ResourcesError
 
 LONG = {"n_epochs": 50, "batch_size": 1, "learning_rate_multiplier": 1}  # 600 steps
 
@@ -80,11 +82,31 @@ def test_a_server_that_is_started_again_goes_on(serve: Callable[..., Server], ro
     done, job = begun(client, rows, hyperparameters={"n_epochs": 1}), begun(client, rows)
     made = wait_for(done, client).fine_tuned_model
     wait_for_a_report(client, job)
-    first.emulator.jobs.close()
+    with pytest.raises(ResourcesError, match="another emulator serves"):
+        serve(folder=tmp_path / "kept")
+    first.end()
     client = serve(folder=tmp_path / "kept").client()
     assert wait_for(job, client).status == "succeeded"
     assert client.models.retrieve(made).id == made
     assert client.completions.create(model=made, prompt=rows[0]["prompt"], max_tokens=1).choices[0].text
+
+
+def test_a_disk_that_is_full_fails_the_job_and_not_the_server(
+    serve: Callable[..., Server], rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    client = server.client()
+    tell = server.emulator.jobs.tell
+
+    def full(*_: object) -> None:
+        monkeypatch.setattr(server.emulator.jobs, "tell", tell)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(server.emulator.jobs, "tell", full)
+    failed = wait_for(begun(client, rows), client)
+    assert (failed.status, failed.error.code) == ("failed", "server_error")
+    assert "No space left on device" in failed.error.message
+    assert wait_for(begun(client, rows, hyperparameters={"n_epochs": 1}), client).status == "succeeded"
 
 
 def test_several_jobs_train_at_once(serve: Callable[..., Server], rows: list[Any]) -> None:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from finesweep.emulator.objects import Auto, Hyperparameters
 from finesweep.spec.protocol import COMPLETION_MODELS, FEWEST_ROWS, MOST_BATCH, MOST_EPOCHS
 
-
 Text64 = Annotated[str, StringConstraints(max_length=64)]
 Text512 = Annotated[str, StringConstraints(max_length=512)]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from filelock import FileLock, Timeout
 
 from finesweep.emulator.app import Emulator, make_app
 from finesweep.emulator.faults import Faults
@@ -30,14 +31,20 @@ NO_KEY = "none"  # is sent where any key is taken; so short that it is not hidde
 def emulator_in(
     folder: Path, settings: Settings, *, cache_dir: Path, faults: Faults | None = None
 ) -> Iterator[Emulator]:
-    """Train what waits in a folder, and what comes, until the end."""
-    store = Store(folder)
-    jobs = Jobs(store, settings, cache_dir=cache_dir)
-    jobs.start()
+    """Train what waits in a folder, and what comes, until the end. Raises ResourcesError where another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield Emulator(store, jobs, Writer(store, settings, cache_dir=cache_dir), settings, faults or Faults())
-    finally:
-        jobs.close()
+        held = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise ResourcesError(f"another emulator serves {folder}. End it, or choose another --folder.") from None
+    with held:
+        store = Store(folder)
+        jobs = Jobs(store, settings, cache_dir=cache_dir)
+        jobs.start()
+        try:
+            yield Emulator(store, jobs, Writer(store, settings, cache_dir=cache_dir), settings, faults or Faults())
+        finally:
+            jobs.close()
 
 
 def serve(
@@ -61,25 +68,27 @@ def serve(
             f"--host {host}: others could train and ask models here. Give a --token, or use 127.0.0.1."
         )
     check_token(token)
-    with emulator_in(folder, settings, cache_dir=cache_dir, faults=faults) as emulator:
-        # No log of accesses: what clients send is theirs.
+    # The port first: without it nothing is to be trained. No log of accesses: what clients send is theirs.
+    with (
+        listen(host, port) as listening,
+        emulator_in(folder, settings, cache_dir=cache_dir, faults=faults) as emulator,
+    ):
         config = uvicorn.Config(make_app(emulator, token=token), log_level="critical", access_log=False)
-        with listen(host, port) as listening:
-            say(f"Fine-tuning at {address_of(listening, host)}/v1, files in {folder}. Models:")
-            for alias, model in settings.aliases.items():
-                say(f"  {alias}  trained as {model}")
-            server = uvicorn.Server(config)
-            if not command:
-                say("Ctrl-C ends it; what is being trained goes on when it is started again.")
-                server.run(sockets=[listening])
-                return 0
-            serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-            serving.start()
-            try:
-                return _run(command, base_url=f"{address_of(listening, host)}/v1", token=token)
-            finally:
-                server.should_exit = True
-                serving.join()
+        say(f"Fine-tuning at {address_of(listening, host)}/v1, files in {folder}. Models:")
+        for alias, model in settings.aliases.items():
+            say(f"  {alias}  trained as {model}")
+        server = uvicorn.Server(config)
+        if not command:
+            say("Ctrl-C ends it; what is being trained goes on when it is started again.")
+            server.run(sockets=[listening])
+            return 0
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        serving.start()
+        try:
+            return _run(command, base_url=f"{address_of(listening, host)}/v1", token=token)
+        finally:
+            server.should_exit = True
+            serving.join()
 
 
 def _run(command: Sequence[str], *, base_url: str, token: str | None) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ class Takes(Protocol):
 
     def end(self, job: Job, kind: str, said: str | None, facts: Mapping[str, Any], examples_seen: int) -> None: ...
 
+    def fail(self, job: Job, message: str) -> None: ...
+
     def lost(self, job: Job, code: int | None) -> None: ...
 
 
@@ -51,19 +54,24 @@ class Slot:
             job, work = taken
             try:
                 self._train(job, work)
-            except (EOFError, OSError):
-                self._process.join()
+            except _ProcessDiedError:
+                self._kill()
                 self._jobs.lost(job, self._process.exitcode)
+            except Exception as error:  # of the server itself, as a full disk: the process knows nothing of it
+                self._kill()
+                self._jobs.fail(job, f"the server could not go on with it: {error}")
         self._end_process()
 
     def _train(self, job: Job, work: Work) -> None:
         if self._process is None or not self._process.is_alive():
             self._begin_process()
-        self._connection.send(work)
+        with _noticing_death():
+            self._connection.send(work)
         facts: dict[str, Any] = {}
         examples_seen = 0
         while True:
-            kind, said = self._connection.recv()
+            with _noticing_death():
+                kind, said = self._connection.recv()
             if kind == "facts":
                 facts |= said
             elif kind == "report":
@@ -101,5 +109,20 @@ class Slot:
             return
         self._connection.close()
         self._process.join(timeout=_PAUSES_WITHIN_S)
+        self._kill()
+
+    def _kill(self) -> None:
         self._process.kill()
         self._process.join()
+
+
+class _ProcessDiedError(Exception):
+    """What was sent to a process, or awaited from it, did not get through."""
+
+
+@contextmanager
+def _noticing_death() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise _ProcessDiedError from error

@@ -197,9 +197,7 @@ def told(examples_seen: int) -> dict[str, Any]:
     return {"metrics": {"train_loss": 1.0}, "examples_seen": examples_seen, "final": False}
 
 
-def test_what_a_cancelled_job_took_is_told_whenever_it_was_cancelled(
-    jobs: Jobs, store: Store, tmp_path: Path
-) -> None:
+def test_what_a_cancelled_job_took_is_told_whenever_it_was_cancelled(jobs: Jobs, store: Store, tmp_path: Path) -> None:
     fresh = submit(jobs, store)
     jobs.cancel(fresh)
     assert fresh.trained_tokens == 0
