@@ -242,8 +242,10 @@ class Jobs:
         """Take note that the process of a job died; have it begun again from its checkpoint, some times."""
         with self._lock:
             self._running.pop(job.id, None)
-            if job.status is not Status.RUNNING or self._is_closing:
-                return
+            if job.status is Status.CANCELLED:
+                self._rest(job)
+            if job.status not in (Status.RUNNING, Status.QUEUED) or self._is_closing:
+                return  # QUEUED: it was resumed before it had come to rest, and its place in the queue may be used up
             if job.n_lost + 1 >= MOST_ATTEMPTS:
                 self._fail(job, f"its process died {job.n_lost + 1} times (exit code {code})", code="server_error")
                 return

@@ -238,3 +238,25 @@ def test_what_a_job_took_is_told_where_its_process_died(jobs: Jobs, store: Store
     Jobs(again, Settings(parallel=0), cache_dir=tmp_path / "cache").start()
     [settled] = [job for job in again.jobs() if job.id == unsettled.id]
     assert (settled.status, settled.trained_tokens) == (Status.CANCELLED, 40)
+
+
+def test_a_job_that_is_resumed_before_its_process_dies_waits_again(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    take(jobs)
+    jobs.pause(job)
+    jobs.resume(job)
+    assert take(jobs) is None  # it has not come to rest
+    jobs.lost(job, -9)
+    taken, work = take(jobs)
+    assert (taken, work.attempt, job.n_lost) == (job, 2, 1)
+    assert take(jobs) is None
+
+
+def test_of_a_cancelled_job_whose_process_dies_nothing_is_left(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    take(jobs)
+    store.work_dir(job).mkdir(parents=True)
+    jobs.tell(job, told(6), FACTS)
+    jobs.cancel(job)
+    jobs.lost(job, -9)
+    assert (job.status, job.trained_tokens, store.work_dir(job).exists()) == (Status.CANCELLED, 60, False)
