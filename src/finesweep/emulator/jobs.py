@@ -31,7 +31,7 @@ class Jobs:
     def __init__(self, store: Store, settings: Settings, *, cache_dir: Path) -> None:
         self._store, self._settings, self._cache_dir = store, settings, cache_dir
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._running: dict[str, Slot] = {}
         self._is_closing = False
         self._slots = [Slot(self, place, settings=settings, cache_dir=cache_dir) for place in range(settings.parallel)]
@@ -247,7 +247,7 @@ class Jobs:
             if job.status not in (Status.RUNNING, Status.QUEUED) or self._is_closing:
                 return  # QUEUED: it was resumed before it had come to rest, and its place in the queue may be used up
             if job.n_lost + 1 >= MOST_ATTEMPTS:
-                self._fail(job, f"its process died {job.n_lost + 1} times (exit code {code})", code="server_error")
+                self.fail(job, f"its process died {job.n_lost + 1} times (exit code {code})")
                 return
             with self._store.changing(job):
                 job.status, job.n_lost = Status.QUEUED, job.n_lost + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,15 @@ def test_of_a_cancelled_job_whose_process_dies_nothing_is_left(jobs: Jobs, store
     jobs.cancel(job)
     jobs.lost(job, -9)
     assert (job.status, job.trained_tokens, store.work_dir(job).exists()) == (Status.CANCELLED, 60, False)
+
+
+def test_a_training_that_fails_ends_its_job_and_leaves_the_slot_free(jobs: Jobs, store: Store) -> None:
+    job = submit(jobs, store)
+    take(jobs)
+    ending = threading.Thread(target=jobs.end, args=(job, "failed", "no such model", FACTS, 6), daemon=True)
+    ending.start()
+    ending.join(timeout=30)
+    assert not ending.is_alive()
+    assert (job.status, job.trained_tokens) == (Status.FAILED, 60)
+    following = submit(jobs, store)
+    assert take(jobs)[0] is following
