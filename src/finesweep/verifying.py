@@ -16,7 +16,7 @@ from finesweep.driver import SweepEnd, View
 from finesweep.errors import ResultsError, SweepNameError
 from finesweep.results.frames import Results, open_results
 from finesweep.results.schema import SweepState
-from finesweep.spec.prices import tokens_text
+from finesweep.spec.prices import cost_of, tokens_text
 from finesweep.spec.sweep import RemoteSweep, SweepSpec
 from finesweep.sweeps import BackendName, Place, begin, existing, is_driven, lines, slots_here, url_of
 from finesweep.verification.plan import (
@@ -85,8 +85,7 @@ class Verification:
         limit = "" if left is None else f" No more than {left:,}, what is left of the sweep's budget."
         if self.most_tokens is None:
             return f" They are jobs of a server, and cost what it asks for them: how much is not known.{limit}"
-        price = self.spec.remote.price_per_million
-        money = None if price is None else self.most_tokens * price / 1e6
+        money = cost_of(self.most_tokens, self.spec.remote.price_per_million)
         return f" They are jobs of a server: about {tokens_text(self.most_tokens, money)}.{limit}"
 
 
@@ -183,10 +182,8 @@ def _tokens_left(known: Results, spec: RemoteSweep, wanted: float | None) -> int
     if left is None or limit is None or left >= (wanted or 1):
         return left
     lacking = limit - left + math.ceil(wanted or 1)
-    price = spec.remote.price_per_million
-    total = (
-        f"--tokens {lacking}" if spec.budget.money is None or price is None else f"--money {lacking * price / 1e6:.2g}"
-    )
+    money = None if spec.budget.money is None else cost_of(lacking, spec.remote.price_per_million)
+    total = f"--tokens {lacking}" if money is None else f"--money {money:.2g}"
     raise ResultsError(
         f"the verification of {spec.name!r} trains about {math.ceil(wanted or 1):,} tokens, and of the {limit:,} of "
         f"the sweep's budget {left:,} are left. Raise it: finesweep extend {spec.name} {total}. Or verify less: fewer "

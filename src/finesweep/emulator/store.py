@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from finesweep.durable import write_whole
 from finesweep.emulator.objects import Event, File, Job, Level, job_of
 
 
@@ -35,8 +36,8 @@ class Store:
     def add_file(self, content: bytes, *, filename: str, purpose: str) -> File:
         file = File(new_id("file-"), filename, purpose, len(content), self.now())
         with self._lock:
-            _replace(self.path_of(file.id), content)
-            _replace(self._folder / "files" / f"{file.id}.json", json.dumps(asdict(file)).encode())
+            write_whole(self.path_of(file.id), content, synced=False)
+            write_whole(self._folder / "files" / f"{file.id}.json", json.dumps(asdict(file)).encode(), synced=False)
             self._files[file.id] = file
         return file
 
@@ -89,7 +90,7 @@ class Store:
             job.events.append(Event(new_id("ftevent-"), self.now(), level, message, data))
 
     def _write(self, job: Job) -> None:
-        _replace(self._folder / "jobs" / f"{job.id}.json", json.dumps(asdict(job)).encode())
+        write_whole(self._folder / "jobs" / f"{job.id}.json", json.dumps(asdict(job)).encode(), synced=False)
 
     # --- models -------------------------------------------------------------------------------------------------
 
@@ -140,10 +141,3 @@ def _models_of(job: Job) -> set[str]:
 def new_id(prefix: str) -> str:
     """Make an id; those made later sort after those made before."""
     return f"{prefix}{time.time_ns():016x}{secrets.token_hex(4)}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.write_bytes(content)
-    beside.replace(path)

@@ -157,6 +157,7 @@ def grid_of(work: Work) -> Grid:
 
 def sweep_of(work: Work) -> Any:
     """Write the work as a sweep of one trial, whose weights at its end are kept."""
+    from finesweep.spec.settings import largest_divisor
     from finesweep.spec.sweep import read_sweep
 
     is_chat = work.keys == ("messages",)
@@ -181,7 +182,7 @@ def sweep_of(work: Work) -> Any:
                 "method": "full",
                 "learning_rate": work.learning_rate,
                 "batch_size": work.batch_size,
-                "device_batch_size": _largest_divisor(work.batch_size, work.device_batch_size),
+                "device_batch_size": largest_divisor(work.batch_size, most=work.device_batch_size),
                 "epochs": work.n_epochs,
                 "seed": work.seed,
                 "checkpoint_minutes": 1,
@@ -190,7 +191,3 @@ def sweep_of(work: Work) -> Any:
             "budget": {"trials": 1},
         }
     )
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)

@@ -91,8 +91,6 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     settings = values.get("settings")
     if isinstance(settings, Mapping):
         for name, value in settings.items():
-            if name == "total_examples" and value is None:
-                continue  # a trial of a server has none, and its record says so
             problem = name_problem(name, settings_kind(values)) or _passed_on_problem(name, value, kind)
             if problem is not None:
                 yield Finding(("settings", name), problem)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from finesweep import durable
 from finesweep.errors import ExportError
 
 
 def write_whole(path: Path, content: bytes, *, force: bool) -> None:
     """Write beside `path`, sync, replace. Raises ExportError."""
     check_free(path, force=force)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        durable.write_whole(path, content, synced=True)
     except OSError as error:
         raise ExportError(
             f"{path}: {error.strerror or error}. Name a file in a folder that exists and can be written to."
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def check_free(path: Path, *, force: bool) -> None:

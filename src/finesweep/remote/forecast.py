@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from finesweep.remote.budget import budget_tokens
 from finesweep.spec.grid import AUTO_EPOCHS, extremes
-from finesweep.spec.prices import tokens_text
+from finesweep.spec.prices import cost_of, tokens_text
 from finesweep.spec.protocol import MOST_EPOCHS
 from finesweep.spec.sweep import AUTO, RemoteSweep
 
@@ -43,4 +43,4 @@ def _most_epochs(spec: RemoteSweep) -> int:
 
 
 def _tokens(n_tokens: int, price: float | None) -> str:
-    return tokens_text(n_tokens, None if price is None else n_tokens * price / 1e6)
+    return tokens_text(n_tokens, cost_of(n_tokens, price))

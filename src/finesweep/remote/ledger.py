@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from finesweep.durable import sync
+from finesweep.durable import write_whole
 
 _TRIAL = "trial "
 SPENT = "the budget of tokens or money is used up"  # why a sweep paused
@@ -160,10 +160,7 @@ class Ledger:
         return book
 
     def _write(self, book: dict[str, Any]) -> None:
-        beside = self._path.with_suffix(".new")
-        beside.write_text(json.dumps(book), encoding="utf-8")
-        sync(beside)
-        beside.replace(self._path)
+        write_whole(self._path, json.dumps(book).encode(), synced=True)
 
 
 def _spent(book: dict[str, Any]) -> Spent:

@@ -11,6 +11,7 @@ from typing import Any
 from finesweep.remote.answers import Job, is_finite
 from finesweep.remote.ledger import Ledger
 from finesweep.remote.progress import words_of
+from finesweep.spec.prices import cost_of
 from finesweep.spec.study import Objective
 
 
@@ -26,12 +27,12 @@ def whole_epochs(job: Job) -> int | None:
     return int(told) if told is not None and told == int(told) else None
 
 
-def cost_of(job: Job, price_per_million: float | None) -> dict[str, float]:
+def cost_facts(job: Job, price_per_million: float | None) -> dict[str, float]:
     """Give what is known of what a job cost."""
     if job.trained_tokens is None:
         return {}
-    cost = {} if price_per_million is None else {"cost": job.trained_tokens * price_per_million / 1e6}
-    return {"trained_tokens": job.trained_tokens, **cost}
+    cost = cost_of(job.trained_tokens, price_per_million)
+    return {"trained_tokens": job.trained_tokens, **({} if cost is None else {"cost": cost})}
 
 
 def best_of(checkpoints: Sequence[Mapping[str, Any]], objective: Objective) -> str | None:

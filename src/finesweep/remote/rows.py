@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finesweep.durable import write_whole
 from finesweep.errors import DataError
 from finesweep.spec.protocol import FEWEST_ROWS, MOST_BYTES
 from finesweep.spec.sweep import RemoteSweep
@@ -75,9 +75,7 @@ def _write(rows: Rows, split: str, *, is_chat: bool, cache_dir: Path) -> JobFile
     path = cache_dir / "remote" / f"{digest}.jsonl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{secrets.token_hex(4)}")  # other processes may be writing it too
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_whole(path, content, synced=False)  # other processes may be writing it too
     return JobFile(path, digest, len(rows), len(content))
 
 

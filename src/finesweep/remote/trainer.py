@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from finesweep import trainer
+from finesweep.durable import write_whole
 from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import JOB_MODEL, own_dir, size_of
 from finesweep.remote.answers import Job
 from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import SPENT, Ledger, has_no_job, ledger_key
-from finesweep.remote.outcome import best_of, cost_of, settle, whole_epochs
+from finesweep.remote.outcome import best_of, cost_facts, settle, whole_epochs
 from finesweep.remote.rows import JobFiles, prepare_rows
 from finesweep.remote.server import make_server
 from finesweep.remote.watching import IGNORED, MustReturnError, Watch
 from finesweep.spec.grid import AUTO_EPOCHS
-from finesweep.spec.settings import function_settings
+from finesweep.spec.settings import laid_over
 from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
 
@@ -86,8 +86,7 @@ class RemoteTrainer:
 
     def run(self, trial: TrialSpec, reporter: trainer.Reporter) -> AttemptResult:
         """Have a job trained, or go on with the one that the trial has."""
-        settings = function_settings(self._spec.training, trial.configuration)
-        assert isinstance(settings, RemoteTraining), "a remote sweep has these"
+        settings = laid_over(self._spec.training, trial.configuration)
         folder = own_dir(self._artifact_dir, trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         mine = Reporter(reporter, self._grid, self._spec, total=None)
@@ -223,7 +222,7 @@ class RemoteTrainer:
         job = self._with_tokens(job)
         settle(self._ledger, job, has_begun=has_reported)
         reporter.describe(
-            {"fine_tuned_model": job.fine_tuned_model, **cost_of(job, self._spec.remote.price_per_million)}
+            {"fine_tuned_model": job.fine_tuned_model, **cost_facts(job, self._spec.remote.price_per_million)}
         )
         if job.outcome == "failed":
             return AttemptResult(Ending.FAILED, reason=f"job {job.id} failed{job.why_failed}")
@@ -282,7 +281,7 @@ class RemoteTrainer:
             job = self._server.cancel(job.id)
         job = self._with_tokens(job)
         settle(self._ledger, job)
-        reporter.describe(cost_of(job, self._spec.remote.price_per_million))
+        reporter.describe(cost_facts(job, self._spec.remote.price_per_million))
         _log.info("job %s is %s after %s tokens", job.id, job.status, job.trained_tokens)
 
     def _wait(self, seconds: float) -> None:
@@ -320,10 +319,8 @@ def _blocks(error: Exception) -> bool:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all. Raises DiskFullError."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with trainer.naming_disk(path.parent):
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, json.dumps(content, indent=1).encode(), synced=False)
 
 
 def remote_facts(files: JobFiles) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finesweep.results.frames import Results
-from finesweep.spec.prices import tokens_text
+from finesweep.spec.prices import cost_of, tokens_text
 from finesweep.spec.sweep import RemoteSweep
 
 _TOLD = ("job", "hyperparameters", "trained_tokens", "cost", "fine_tuned_model", "best_checkpoint")
@@ -48,9 +48,8 @@ def job_cost(results: Results, sweep: str) -> JobCost | None:
             told = facts.get("trained_tokens")
             tokens[job] = told if isinstance(told, int) else tokens.get(job)
     total = sum(told for told in tokens.values() if told is not None)
-    price = spec.remote.price_per_million
     n_untold = sum(told is None for told in tokens.values())
-    return JobCost(len(tokens), total, None if price is None else total * price / 1e6, n_untold)
+    return JobCost(len(tokens), total, cost_of(total, spec.remote.price_per_million), n_untold)
 
 
 def place_text(facts: Mapping[str, Any]) -> str:

@@ -91,8 +91,8 @@ class Draft:
     unread: frozenset[str]
     data: DataSpec | None
     training: TrainingSpec | None
-    own: FunctionSettings | None  # the settings of a trainer of the user's own; then `training` is None
-    settings: type[Settings]  # which of the two there should be
+    own: FunctionSettings | RemoteTraining | None  # of a trainer of the user's own, or a server; then no `training`
+    settings: type[Settings]  # which of the three there should be
     unread_settings: frozenset[str]
     start_with: tuple[Mapping[str, Scalar], ...]
     budget: Budget | None
@@ -103,8 +103,8 @@ class Draft:
 
     @property
     def is_own(self) -> bool:
-        """Tell whether the user's own function trains."""
-        return issubclass(self.settings, FunctionSettings)
+        """Tell whether another trains: the user's own function, or a server."""
+        return self.settings is not TrainingSpec
 
     @property
     def space(self) -> Space:
@@ -136,7 +136,7 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
         unread=frozenset(name for name, parameter in read.items() if parameter is None),
         data=_read(DataSpec, values.get("data")),
         training=training if isinstance(training, TrainingSpec) else None,
-        own=training if isinstance(training, FunctionSettings) else None,
+        own=training if isinstance(training, FunctionSettings | RemoteTraining) else None,
         settings=settings,
         unread_settings=unread_settings,
         start_with=_read(SweepSpec.model_fields["start_with"].annotation, values.get("start_with", [])) or (),
@@ -181,7 +181,8 @@ def find_faults(draft: Draft) -> Iterator[Finding]:
             draft.objectives, draft.data, draft.evaluation, draft.model, draft.resources, draft.remote
         )
     elif draft.is_own:
-        yield from function_faults(draft.own, draft.pruner, draft.parameters, draft.evaluation)
+        own = draft.own if isinstance(draft.own, FunctionSettings) else None
+        yield from function_faults(own, draft.pruner, draft.parameters, draft.evaluation)
     else:
         yield from _task_faults(draft)
         yield from _method_faults(draft)
@@ -265,10 +266,7 @@ def _training_faults(draft: Draft) -> Iterator[Finding]:
     for name in [name for name in values if name in given.model_fields_set]:
         at = ("training", name)
         value = values[name]
-        if draft.is_own:
-            problem = name_problem(name, RemoteTraining) if draft.settings is RemoteTraining else None
-        else:
-            problem = name_problem(name) or value_problem(name, value)
+        problem = None if draft.is_own else name_problem(name) or value_problem(name, value)
         if problem is not None:
             yield Finding(at, problem)
         if name in draft.parameters or name in draft.unread:

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from finesweep.errors import SpecError
 from finesweep.events import Configuration, Value
@@ -20,7 +20,8 @@ from finesweep.spec.faults import Fault, show, unknown
 from finesweep.spec.remote_words import remote_name_problem
 from finesweep.spec.sweep import FunctionSettings, Method, RemoteTraining, TrainingSpec
 
-Settings = TrainingSpec | FunctionSettings
+Settings = TrainingSpec | FunctionSettings | RemoteTraining
+OtherSettings = TypeVar("OtherSettings", FunctionSettings, RemoteTraining)
 Argument = Mapping[str, Any]  # types, and where there are any: choices, default
 
 _SPANS_DEVICES = "trials that span devices are not built yet"
@@ -185,8 +186,7 @@ def passed_on_settings() -> tuple[str, ...]:
 def name_problem(name: str, kind: type[Settings] = TrainingSpec) -> str | None:
     """Say why `name` is no setting that a user may give; None if it is one."""
     if kind is RemoteTraining:
-        is_known = name in RemoteTraining.model_fields and name != "total_examples"  # which the server tells
-        return None if is_known else remote_name_problem(name)
+        return None if name in RemoteTraining.model_fields else remote_name_problem(name)
     if kind is FunctionSettings:
         return None if name.isidentifier() else f"{show(name)} is no name: use letters, digits and underscores."
     if name in own_settings() or name in passed_on_settings():
@@ -227,13 +227,17 @@ def default_of(name: str) -> Any:
 
 def trial_settings(training: Settings, configuration: Configuration) -> Settings:
     """Lay a trial's configuration over the fixed settings, whatever its trainer."""
-    if isinstance(training, TrainingSpec):
-        return settings_for(training, configuration)
-    return function_settings(training, configuration)
+    match training:
+        case TrainingSpec():
+            return settings_for(training, configuration)
+        case FunctionSettings():
+            return laid_over(training, configuration)
+        case RemoteTraining():
+            return laid_over(training, configuration)
 
 
-def function_settings(training: FunctionSettings, configuration: Configuration) -> FunctionSettings:
-    """Do so for a trainer of the user's own. Raise SpecError if a (derived) value is not allowed."""
+def laid_over(training: OtherSettings, configuration: Configuration) -> OtherSettings:
+    """Do so for a trainer of the user's own, or a server. Raise SpecError if a (derived) value is not allowed."""
     values = {**training.model_dump(exclude_unset=True), **configuration}
     kind = type(training)
     try:
@@ -258,7 +262,7 @@ def settings_for(training: TrainingSpec, configuration: Configuration) -> Traini
     return settings
 
 
-def _spec_error(error: ValidationError, values: Mapping[str, Any], kind: type[Settings]) -> SpecError:
+def _spec_error(error: ValidationError, values: Mapping[str, Any], kind: type[BaseModel]) -> SpecError:
     findings = explain(error, values, kind)
     return SpecError([Fault("configuration", None, str(f.path[-1]), f.message) for f in findings])
 

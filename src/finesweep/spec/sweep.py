@@ -248,15 +248,14 @@ AUTO: Literal["auto"] = "auto"  # the server chooses
 Auto = Literal["auto"]
 
 
-class RemoteTraining(FunctionSettings):
+class RemoteTraining(Model):
     """Fixed settings of the jobs of a fine-tuning server: those that its protocol knows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     n_epochs: Auto | Annotated[Int, Field(ge=1, le=MOST_EPOCHS)] = AUTO
     batch_size: Auto | Annotated[Int, Field(ge=1, le=MOST_BATCH)] = AUTO
     learning_rate_multiplier: Auto | Annotated[Float, Field(gt=0)] = AUTO
     seed: Int = Field(default=0, ge=0, lt=2**31)  # what servers count to
+    eval_every: Int | None = Field(default=None, ge=1)  # examples (compare_at: examples) or percent; None: see Grid
 
 
 class Remote(Model):
@@ -275,7 +274,7 @@ class Remote(Model):
 
 
 class SweepSpec(Model):
-    """What all sweeps have. `read_sweep` makes the one of its two kinds that the trainer asks for."""
+    """What all sweeps have. `read_sweep` makes the one of its three kinds that the trainer asks for."""
 
     name: SweepName
     study: StudySpec
@@ -284,7 +283,7 @@ class SweepSpec(Model):
     model: ModelSpec | None = None
     task: Task | None = None
     data: DataSpec | None = None
-    training: TrainingSpec | FunctionSettings
+    training: TrainingSpec | FunctionSettings | RemoteTraining
     evaluation: Evaluation = Evaluation()
     start_with: tuple[Mapping[str, Scalar], ...] = ()  # tried first; a parameter left out is sampled
     try_defaults: bool = Field(default=True, strict=True)  # then the library's default configuration, for each method
@@ -319,10 +318,10 @@ class FunctionSweep(SweepSpec):
 REMOTE: Literal["remote"] = "remote"  # the trainer whose trials are jobs of a fine-tuning server
 
 
-class RemoteSweep(FunctionSweep):
+class RemoteSweep(SweepSpec):
     """A sweep whose trials are jobs of a fine-tuning server."""
 
-    trainer: Literal["remote"] = REMOTE  # no function, but looked after like one
+    trainer: Literal["remote"] = REMOTE
     remote: Remote
     task: Literal["causal-lm"] = "causal-lm"
     data: DataSpec

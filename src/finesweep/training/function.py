@@ -24,9 +24,9 @@ from finesweep.errors import DataError, FunctionError
 from finesweep.events import AttemptResult, Configuration, Decision, Ending, Grid, TrialSpec
 from finesweep.layout import own_dir, size_of
 from finesweep.spec.inputs import package_path
-from finesweep.spec.settings import function_settings
+from finesweep.spec.settings import laid_over
 from finesweep.spec.study import has_diverged
-from finesweep.spec.sweep import DataSpec, FunctionSweep, ModelSpec, Task
+from finesweep.spec.sweep import DataSpec, FunctionSweep, ModelSpec, SweepSpec, Task
 from finesweep.training.functions import load_function
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Reporter:
     again instead is ended there and then.
     """
 
-    def __init__(self, reporter: trainer.Reporter, grid: Grid, spec: FunctionSweep, *, total: int | None) -> None:
+    def __init__(self, reporter: trainer.Reporter, grid: Grid, spec: SweepSpec, *, total: int | None) -> None:
         self._reporter, self._grid, self._objectives = reporter, grid, spec.study.objectives
         self._total: int | None = None
         self._examples_seen: int | None = None  # at the last report
@@ -224,7 +224,7 @@ class FunctionTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         left = self._relative(folder) if any(folder.iterdir()) else None
         reporter.describe({"pid": os.getpid(), "resumed_from": left})
-        settings = function_settings(self._spec.training, trial.configuration)
+        settings = laid_over(self._spec.training, trial.configuration)
         mine = Reporter(reporter, self._grid, self._spec, total=settings.total_examples)
         told = Trial(
             number=trial.number,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from filelock import FileLock
 
+from finesweep.durable import write_whole
 from finesweep.errors import ResourcesError
 from finesweep.layout import fitting_path
 from finesweep.spec.settings import has_effect, largest_divisor
@@ -117,9 +117,7 @@ class Fitting:
         with FileLock(self.path.with_suffix(".lock")):
             known = self._read()
             known[shape] = min(n_rows, known.get(shape, n_rows))
-            beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            beside.replace(self.path)
+            write_whole(self.path, json.dumps(known, indent=1).encode(), synced=False)
 
     def _read(self) -> dict[str, int]:
         try:

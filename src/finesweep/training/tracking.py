@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finesweep.durable import write_whole
 from finesweep.events import AttemptResult, Decision, Ending, Report, TrialSpec, TrialState
 from finesweep.layout import trackers_path
 from finesweep.secrets import hide
@@ -125,6 +125,5 @@ class _Notes:
         return cls(path, known["run_ids"], known["last_step"])
 
     def write(self) -> None:
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        beside.write_text(json.dumps({"run_ids": self.run_ids, "last_step": self.last_step}), encoding="utf-8")
-        beside.replace(self.path)
+        noted = {"run_ids": self.run_ids, "last_step": self.last_step}
+        write_whole(self.path, json.dumps(noted).encode(), synced=False)

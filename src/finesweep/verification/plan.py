@@ -229,14 +229,7 @@ def _baseline_trial(results: Results, spec: SweepSpec, baseline: str) -> Arm:
 
 def _auto_arm(results: Results, spec: RemoteSweep) -> Arm:
     """Leave to the server whatever was searched."""
-    configuration = dict.fromkeys(spec.study.parameters, AUTO)
-    known = _tried(results, spec, configuration)
-    return Arm(
-        label=DEFAULTS,
-        trial=known.number if known else None,
-        configuration=configuration,
-        search_value=known.value if known else None,
-    )
+    return _defaults(results, spec, dict.fromkeys(spec.study.parameters, AUTO))
 
 
 def _default_arm(results: Results, spec: TransformersSweep, winner: Arm) -> Arm | str:
@@ -247,6 +240,11 @@ def _default_arm(results: Results, spec: TransformersSweep, winner: Arm) -> Arm 
         trial_settings(spec.training, configuration)
     except SpecError as error:
         return str(error.faults[0])
+    return _defaults(results, spec, configuration)
+
+
+def _defaults(results: Results, spec: SweepSpec, configuration: Configuration) -> Arm:
+    """Make the arm of a default configuration, with what the search found of it if it tried it."""
     known = _tried(results, spec, configuration)
     return Arm(
         label=DEFAULTS,

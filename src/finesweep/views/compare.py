@@ -27,7 +27,7 @@ from finesweep.spec.front import pareto_front
 from finesweep.spec.settings import has_effect
 from finesweep.spec.space import fixed_settings
 from finesweep.spec.study import StudySpec
-from finesweep.spec.sweep import FunctionSweep, SweepSpec
+from finesweep.spec.sweep import SweepSpec, TransformersSweep
 from finesweep.views.selection import EVERYTHING, Selection
 from finesweep.views.tables import Column, Table, best_first, trials_table
 from finesweep.views.verified import headline
@@ -145,7 +145,7 @@ def comparison_tables(comparison: Comparison, *, selection: Selection = EVERYTHI
 def _with_settings(frame: pd.DataFrame, spec: SweepSpec, parameters: Mapping[str, str]) -> pd.DataFrame:
     """Give a sweep's trials a column for every parameter of any sweep: its own, or its fixed setting."""
     objectives = objective_columns([spec.study.objectives])
-    fixed, is_own = fixed_settings(spec.training, ()), isinstance(spec, FunctionSweep)
+    fixed, is_own = fixed_settings(spec.training, ()), not isinstance(spec, TransformersSweep)
     columns = {}
     for name, dtype in parameters.items():
         column = parameter_column(name)

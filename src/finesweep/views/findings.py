@@ -173,13 +173,14 @@ def _of_cost(results: Results, spec: SweepSpec, trials: pd.DataFrame) -> Iterato
     seconds = float(results.sweeps().set_index("sweep")["seconds_used"][spec.name])
     if not seconds:
         return
-    cost, examples = sweep_cost(results, spec.name), examples_trained(trials)
-    gpus = f", {cost.gpu_hours:.2g} GPU hours" if cost.gpu_hours else ""
-    text = f"It ran for {duration_text(seconds)} and saw {examples:,} examples{gpus}."
+    ran = f"It ran for {duration_text(seconds)} and saw {examples_trained(trials):,} examples"
     jobs = job_cost(results, spec.name)
     if jobs is not None:
-        yield Finding(Kind.COST, f"It ran for {duration_text(seconds)} and saw {examples:,} examples: {jobs.text()}.")
+        yield Finding(Kind.COST, f"{ran}: {jobs.text()}.")
         return
+    cost = sweep_cost(results, spec.name)
+    gpus = f", {cost.gpu_hours:.2g} GPU hours" if cost.gpu_hours else ""
+    text = f"{ran}{gpus}."
     n_slots = results.provenance(spec.name).get("devices", {}).get("n_slots")
     if not isinstance(n_slots, int) or n_slots < 1:
         yield Finding(Kind.COST, text)

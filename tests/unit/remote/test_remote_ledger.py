@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finesweep.remote import ledger as ledger_module
+from finesweep import durable
 from finesweep.remote.ledger import Ledger, Spent, ledger_key, token_limit
 
 
@@ -183,7 +183,7 @@ def test_a_crash_while_writing_leaves_the_old_book(ledger: Ledger, monkeypatch: 
     def power_cut(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger_module, "sync", power_cut)
+    monkeypatch.setattr(durable, "sync", power_cut)
     with pytest.raises(KeyboardInterrupt):
         ledger.settle("a", tokens=5, n_epochs=None)
     assert ledger.spent() == Spent(settled=0, reserved=100)
@@ -195,11 +195,11 @@ def test_the_book_is_on_the_disk_before_it_takes_the_old_ones_place(
     synced: list[tuple[str, object]] = []
 
     def watch(path: Path) -> None:
-        synced.append((path.name, json.loads(path.read_text(encoding="utf-8"))["limit"]))
+        synced.append((path.stem, json.loads(path.read_text(encoding="utf-8"))["limit"]))
 
-    monkeypatch.setattr(ledger_module, "sync", watch)
+    monkeypatch.setattr(durable, "sync", watch)
     ledger.allow(7)
-    assert synced == [("ledger.new", 7)]
+    assert synced == [(".ledger.json", 7)]
 
 
 @pytest.mark.parametrize(

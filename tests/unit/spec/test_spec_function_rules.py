@@ -12,7 +12,7 @@ from finesweep.errors import SpecError
 from finesweep.events import Grid
 from finesweep.spec.files import check_sweep, load_sweep
 from finesweep.spec.grid import plan_grid
-from finesweep.spec.settings import function_settings
+from finesweep.spec.settings import laid_over
 from finesweep.spec.space import starting_configurations
 from finesweep.spec.sweep import FunctionSweep
 
@@ -144,9 +144,9 @@ def test_a_fixed_setting_may_choose_branches(path: Path) -> None:
 def test_a_derived_length_is_held_to_its_rules(path: Path) -> None:
     spec = load_sweep(path)
     assert isinstance(spec, FunctionSweep)
-    assert function_settings(spec.training, {"total_examples": 80.0}).total_examples == 80
+    assert laid_over(spec.training, {"total_examples": 80.0}).total_examples == 80
     with pytest.raises(SpecError, match="total_examples is 0 but must be at least 1"):
-        function_settings(spec.training, {"total_examples": 0})
+        laid_over(spec.training, {"total_examples": 0})
 
 
 def test_a_quota_is_refused_where_it_could_not_be_kept(path: Path) -> None:

@@ -14,7 +14,7 @@ from finesweep.events import Grid
 from finesweep.spec.files import check_sweep, load_sweep
 from finesweep.spec.grid import AUTO_EPOCHS, plan_grid
 from finesweep.spec.remote_rules import REMOTE_METRICS
-from finesweep.spec.settings import function_settings
+from finesweep.spec.settings import laid_over
 from finesweep.spec.sweep import RemoteSweep, RemoteTraining
 
 SWEEP: dict[str, Any] = {
@@ -308,10 +308,10 @@ def test_several_faults_are_told_at_once(faults: Faults) -> None:
 
 def test_a_trials_settings_are_checked_once_more(path: Path) -> None:
     training = load(path).training
-    settings = function_settings(training, {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": 0.5})
+    settings = laid_over(training, {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": 0.5})
     assert settings == RemoteTraining(n_epochs=2, learning_rate_multiplier=0.5, seed=1)
     with pytest.raises(SpecError, match="n_epochs is 60 but must be at most 50"):
-        function_settings(training, {"n_epochs": 60})  # of an expression
+        laid_over(training, {"n_epochs": 60})  # of an expression
 
 
 @pytest.mark.parametrize(
