@@ -140,6 +140,11 @@ def own_dir(artifact_dir: Path, number: int) -> Path:
     return trial_dir(artifact_dir, number) / "folder"
 
 
+def remote_dir(artifact_dir: Path) -> Path:
+    """Tell where a sweep of trainer remote keeps what its trials share."""
+    return artifact_dir / "remote"
+
+
 def tuned_elsewhere(folder: Path) -> str | None:
     """Name the model of a fine-tuning server that a trial of trainer remote has noted; None of any other folder."""
     for path in (folder / JOB_MODEL, folder / "folder" / JOB_MODEL):
@@ -183,8 +188,8 @@ def is_below(path: object) -> bool:
 
 
 _OURS = re.compile(  # in a sweep's folder: what functions above name, and what trackers write there
-    r"trial-\d{4,}|unknown|driver\.log|fitting\.(json|lock)|\.fitting\.json\.\d+|\.room\.lock"
-    r"|tensorboard|wandb|mlflow\.lock|remote"
+    r"trial-\d{4,}|unknown|remote|driver\.log|fitting\.(json|lock)|\.fitting\.json\.\d+|\.room\.lock"
+    r"|tensorboard|wandb|mlflow\.lock"
 )
 
 

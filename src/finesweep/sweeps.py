@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from finesweep.scheduling.ray_start import LocalRay
 
 BackendName = Literal["ray", "inline"]
-DELETING_PATIENCE_MINUTES = 0.5  # with a server whose jobs are to be cancelled
+CANCELLING_PATIENCE_MINUTES = 0.5  # with a server, where nothing but its jobs is left of a sweep
 REMOTE_SWEEP = "remote_sweep"  # of a sweep's provenance: what its jobs are found by on a fine-tuning server
 
 
@@ -234,10 +234,15 @@ def _tidy_jobs(
     """Cancel jobs of a fine-tuning server that no trial waits for: their driver died before it could."""
     from finesweep.remote.tidy import tidy
 
-    numbers = trials.loc[~trials["state"].isin([state for state in TrialState if state.is_final]), "number"]
-    wanted, most = [int(number) for number in numbers], int(provenance["n_train_bytes"])
+    wanted, most = _unfinished(trials), int(provenance["n_train_bytes"])
     for job in tidy(spec, artifact_dir, uid=provenance[REMOTE_SWEEP], wanted=wanted, most_per_epoch=most):
         view.say(f"job {job} is cancelled: no trial waits for it.")
+
+
+def _unfinished(trials: pd.DataFrame) -> list[int]:
+    """Number the trials without an outcome."""
+    is_final = trials["state"].isin([state for state in TrialState if state.is_final])
+    return [int(number) for number in trials.loc[~is_final, "number"]]
 
 
 def _cancel_what_is_left(
@@ -257,7 +262,7 @@ def _cancel_what_is_left(
 
 
 def _impatient(spec: RemoteSweep) -> RemoteSweep:
-    remote = spec.remote.model_copy(update={"patience_minutes": DELETING_PATIENCE_MINUTES})
+    remote = spec.remote.model_copy(update={"patience_minutes": CANCELLING_PATIENCE_MINUTES})
     return spec.model_copy(update={"remote": remote})
 
 
@@ -267,7 +272,7 @@ def _cancel_jobs(
     """Cancel the jobs of a sweep that is deleted: later nobody knows them. Asks the server only if some may run."""
     from finesweep.remote.budget import may_run
 
-    if may_run(artifact_dir) or not trials["state"].isin([state for state in TrialState if state.is_final]).all():
+    if may_run(artifact_dir) or _unfinished(trials):
         require_client()
         _tidy_jobs(_impatient(spec), artifact_dir, provenance, trials.iloc[:0], view)
 

@@ -95,6 +95,18 @@ def rows() -> list[dict[str, str]]:
     return [{"prompt": f"{word} {WORDS[0]}", "completion": f" {word} {word}"} for word in WORDS[1:13]]
 
 
+def jobs_at(base_url: str, folder: Path, **remote: Any) -> dict[str, Any]:
+    """Give what sweeps of jobs at a server have in common: the rows are files of the folder."""
+    known = {"base_url": base_url, "model": "davinci-002", "api_key_env": "TRIED_API_KEY", "poll_s": 0.05}
+    return {
+        "name": "animals",
+        "trainer": "remote",
+        "remote": known | remote,
+        "data": {split: str(folder / f"{split}.jsonl") for split in ("train", "validation")},
+        "artifacts": {"folder": str(folder / "artifacts")},
+    }
+
+
 def as_file(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 

@@ -263,7 +263,7 @@ def test_jobs_that_nobody_waits_for_are_cancelled(
 def test_a_sweep_is_deleted_with_its_jobs_or_leaves_them(
     serve: Callable[..., Server], make_sweep: Sweeps, results: Callable[[], Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps, "DELETING_PATIENCE_MINUTES", 0.001)
+    monkeypatch.setattr(sweeps, "CANCELLING_PATIENCE_MINUTES", 0.001)
     faults = Faults()
     served = serve(faults=faults)
     training = {"batch_size": 1, "n_epochs": 50, "seed": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.emulator.conftest import KEY, Server, as_file
+from tests.emulator.conftest import KEY, Server, as_file, jobs_at
 
 from finesweep import sweeps
 from finesweep.errors import RemoteError
@@ -30,16 +30,7 @@ def make_sweep(tmp_path: Path, rows: list[Any]) -> Callable[..., RemoteSweep]:
 
     def make(server: Server, *, remote: Mapping[str, Any] | None = None, **sections: Any) -> RemoteSweep:
         content = {
-            "name": "animals",
-            "trainer": "remote",
-            "remote": {
-                "base_url": server.base_url,
-                "model": "davinci-002",
-                "api_key_env": "TRIED_API_KEY",
-                "poll_s": 0.05,
-                **(remote or {}),
-            },
-            "data": {"train": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "validation.jsonl")},
+            **jobs_at(server.base_url, tmp_path, **(remote or {})),
             "study": {
                 "objective": {"metric": "valid_loss", "direction": "minimize"},
                 "sampler": {"type": "random", "seed": 0},
@@ -50,7 +41,6 @@ def make_sweep(tmp_path: Path, rows: list[Any]) -> Callable[..., RemoteSweep]:
             },
             "training": {"batch_size": 4, "seed": 1},
             "budget": {"trials": 3},
-            "artifacts": {"folder": str(tmp_path / "artifacts")},
             "results": f"sqlite:///{tmp_path / 'r.db'}",
         }
         spec = read_sweep({**content, **sections})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.commandline import invoke
-from tests.emulator.conftest import KEY, Server, as_file, wait_for
+from tests.emulator.conftest import KEY, Server, as_file, jobs_at, wait_for
 
 import finesweep
 from finesweep import sweeps
@@ -41,17 +41,7 @@ def make_sweep(
 
     def make(**sections: Any) -> Results:
         content = {
-            "name": "animals",
-            "trainer": "remote",
-            "remote": {
-                "base_url": server.base_url,
-                "model": "davinci-002",
-                "api_key_env": "TRIED_API_KEY",
-                "poll_s": 0.05,
-                "suffix": "owl",
-                "price_per_million": 6.0,
-            },
-            "data": {"train": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "validation.jsonl")},
+            **jobs_at(server.base_url, tmp_path, suffix="owl", price_per_million=6.0),
             "study": {
                 "objective": {"metric": "loss", "direction": "minimize"},
                 "parameters": {
@@ -65,7 +55,6 @@ def make_sweep(
             ],
             "training": {"batch_size": 4, "seed": 7},
             "budget": {"trials": 2},
-            "artifacts": {"folder": str(tmp_path / "artifacts")},
         }
         spec = read_sweep(content | sections)
         sweeps.run(spec, results=str(tmp_path / "finesweep.db"), backend="inline", view=PlainView(said.append))

@@ -14,6 +14,7 @@ from openai.pagination import SyncCursorPage
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from finesweep.remote.calls import NotOfProtocolError
+from finesweep.spec.protocol import HYPERPARAMETERS
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 _OUTCOMES: Mapping[str, Outcome] = {  # the protocol's words, and those of servers that are nearly of it
@@ -28,7 +29,6 @@ _OUTCOMES: Mapping[str, Outcome] = {  # the protocol's words, and those of serve
 }
 _WAITING = ("validating_files", "created", "pending", "queued")
 _UNDER_WAY = (*_WAITING, "running", "paused", "pausing", "resuming", "cancelling")
-HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 Item = TypeVar("Item")
 
 

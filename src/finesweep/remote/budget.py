@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from finesweep.layout import remote_dir
 from finesweep.remote.ledger import Ledger, token_limit
 from finesweep.spec.sweep import RemoteSweep
-
-
-def remote_dir(artifact_dir: Path) -> Path:
-    """Tell where a remote sweep keeps what its trials share."""
-    return artifact_dir / "remote"
 
 
 def budget_tokens(spec: RemoteSweep) -> int | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from finesweep.remote.budget import remote_dir
+from finesweep.layout import remote_dir
 from finesweep.remote.ledger import Ledger, ledger_key
 from finesweep.remote.outcome import settle, whole_epochs
 from finesweep.remote.server import TRIAL, make_server

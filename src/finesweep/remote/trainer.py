@@ -21,15 +21,15 @@ from finesweep import trainer
 from finesweep.durable import write_whole
 from finesweep.errors import DiskFullError, RemoteError, ServerAwayError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
-from finesweep.layout import JOB_MODEL, own_dir, size_of
+from finesweep.layout import JOB_MODEL, own_dir, remote_dir, size_of
 from finesweep.remote.answers import Job
-from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import SPENT, Ledger, has_no_job, ledger_key
 from finesweep.remote.outcome import best_of, cost_facts, settle, whole_epochs
 from finesweep.remote.rows import JobFiles, prepare_rows
 from finesweep.remote.server import make_server
 from finesweep.remote.watching import IGNORED, MustReturnError, Watch
 from finesweep.spec.grid import AUTO_EPOCHS
+from finesweep.spec.protocol import HYPERPARAMETERS
 from finesweep.spec.settings import laid_over
 from finesweep.spec.sweep import AUTO, RemoteSweep, RemoteTraining
 from finesweep.training.function import Reporter
@@ -136,7 +136,7 @@ class RemoteTrainer:
             train = self._server.upload(self._files.train)
             validation = self._server.upload(self._files.validation)
             self._reserve(key, n_epochs)
-            asked = settings.model_dump(include={"n_epochs", "batch_size", "learning_rate_multiplier"})
+            asked = settings.model_dump(include={*HYPERPARAMETERS})
             try:
                 known = self._server.create(trial.number, asked, seed=settings.seed, train=train, validation=validation)
             except RemoteError:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 MOST_EPOCHS, MOST_BATCH = 50, 256
+LONGEST_SUFFIX = 40  # characters of what a model is called by; some servers take more
 FEWEST_ROWS = 10  # of a file
 MOST_BYTES = 512 * 2**20  # of a file
 COMPLETION_MODELS, CHAT_MODELS = ("davinci-", "babbage-"), ("gpt-",)  # as their names begin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finesweep.spec.faults import unknown
+from finesweep.spec.protocol import HYPERPARAMETERS
 
 _NOT_REMOTE: Mapping[str, str] = {  # a setting -> what a server does not have
     "learning_rate": "learning rates, only learning_rate_multiplier",
@@ -29,4 +30,4 @@ def remote_name_problem(name: str) -> str:
     """Say why a fine-tuning server's protocol does not know a setting."""
     if name in _NOT_REMOTE:
         return f"{name} cannot be set: the protocol of fine-tuning servers has no {_NOT_REMOTE[name]}. Leave it out."
-    return unknown("setting of trainer remote", name, ("n_epochs", "batch_size", "learning_rate_multiplier"))
+    return unknown("setting of trainer remote", name, HYPERPARAMETERS)

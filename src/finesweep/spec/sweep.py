@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, fiel
 
 from finesweep.secrets import hide_urls
 from finesweep.spec.parameters import Float, Int, Model, Scalar
-from finesweep.spec.protocol import MOST_BATCH, MOST_EPOCHS, Form
+from finesweep.spec.protocol import LONGEST_SUFFIX, MOST_BATCH, MOST_EPOCHS, Form
 from finesweep.spec.study import MetricDirection, StudySpec
 
 Task = Literal["classification", "multi-label-classification", "regression", "causal-lm"]
@@ -269,7 +269,7 @@ class Remote(Model):
     timeout_s: Float = Field(default=60.0, gt=0)  # of a request
     patience_minutes: Float = Field(default=10.0, gt=0)  # how long a server may fail to answer before the sweep pauses
     hyperparameters: Form = "method"  # where in the request of a job they stand
-    suffix: str | None = Field(default=None, min_length=1, max_length=40)  # of the names of tuned models
+    suffix: str | None = Field(default=None, min_length=1, max_length=LONGEST_SUFFIX)  # of the names of tuned models
     price_per_million: Float | None = Field(default=None, gt=0)  # of trained tokens, in any currency
 
 

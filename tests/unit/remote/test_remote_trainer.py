@@ -13,9 +13,8 @@ from tests.unit.remote.conftest import KEY, UID, Fake, Recorder, Time, refusal
 
 from finesweep.errors import RemoteError
 from finesweep.events import AttemptResult, Decision, Ending, Grid, TrialSpec
-from finesweep.layout import own_dir
+from finesweep.layout import own_dir, remote_dir
 from finesweep.remote import server
-from finesweep.remote.budget import remote_dir
 from finesweep.remote.ledger import SPENT, Ledger, Spent, ledger_key
 from finesweep.remote.rows import prepare_rows
 from finesweep.remote.tidy import tidy

@@ -15,10 +15,7 @@ from finesweep.export.exported import Exported
 from finesweep.export.headline import headline, one_line
 from finesweep.export.record import ExportRecord
 from finesweep.spec.prices import tokens_text
-from finesweep.spec.protocol import request_part
-
-HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
-_LONGEST_SUFFIX = 40  # characters, as remote.suffix may have
+from finesweep.spec.protocol import HYPERPARAMETERS, LONGEST_SUFFIX, request_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def _literal(value: Mapping[str, Any]) -> str:
 
 def _job(record: ExportRecord, remote: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Give the request but for its files, in the form that the sweep's server takes."""
-    suffix = remote["suffix"] or f"{record.sweep}-{record.trial}"[:_LONGEST_SUFFIX]
+    suffix = remote["suffix"] or f"{record.sweep}-{record.trial}"[:LONGEST_SUFFIX]
     return {
         "model": remote["model"],
         "seed": record.seed,
